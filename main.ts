@@ -11,7 +11,7 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard and OxTunn
 
   deno task serve              run the relay
   deno task peer add phone     let a device connect: prints its config and QR code
-  deno task peer list          who may connect (also show, remove, export)
+  deno task peer list          who may connect (also show, set, disable, link, remove)
   deno task connect            send this machine's packets through a relay
   deno task speedtest          measure the path to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay

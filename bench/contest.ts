@@ -2,7 +2,8 @@
  * A contest over network namespaces: the same figures of everyone in turn, round after round, and their medians side by
  * side. Invariant: ours is the first contender, and a ratio compares it with the best of the others that are relays.
  */
-import { type Network, RELAY } from "../tests/kit/namespaces.ts";
+import { Network, RELAY } from "../tests/kit/namespaces.ts";
+import { remedyFor } from "../tests/kit/requires.ts";
 import { advantage, type Comparison, comparisonChart } from "./chart.ts";
 
 export type Figures = Record<string, number>;
@@ -74,6 +75,8 @@ export interface Contest<C extends Contender> {
   /** Shown beside them and not compared with. */
   baseline?: C;
   rounds: number;
+  /** What `measure` and the contenders run. */
+  programs: readonly string[];
   measure: (contender: C) => Promise<Figures>;
   /** What is measured, for the progress on stderr. */
   about: string;
@@ -81,9 +84,23 @@ export interface Contest<C extends Contender> {
   caption: string;
 }
 
+/** Throws before minutes are spent where a program is missing, and says how to get it. */
+async function demand(programs: readonly string[]): Promise<void> {
+  const net = await Network.open();
+  try {
+    for (const program of programs) {
+      const { success } = await net.run("relay", ["sh", "-c", `command -v "$0"`, program]);
+      if (!success) throw new Error(`this bench runs ${program}, which is not here: ${remedyFor(program)}`);
+    }
+  } finally {
+    await net.close();
+  }
+}
+
 /** Runs everyone in turn; returns the table in Markdown, and its rows for the chart. */
 export async function compare<C extends Contender>(contest: Contest<C>) {
-  const { relays, baseline, rounds, measure, about, caption } = contest;
+  const { relays, baseline, rounds, programs, measure, about, caption } = contest;
+  await demand(programs);
   const contenders = baseline === undefined ? relays : [...relays, baseline];
   const runs = contenders.map((): Figures[] => []);
   for (let round = 1; round <= rounds; round++) {

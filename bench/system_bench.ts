@@ -90,6 +90,8 @@ const relays = [
     ? []
     : [daemonOf("boringtun", [String(args.boringtun), "-f", "--disable-drop-privileges"])]),
 ];
+const programs = [WIREGUARD_GO, "wg", "nft", "iperf3", "ping", ...OFFLOADS.every(Boolean) ? [] : ["ethtool"]];
+if (args.boringtun !== undefined) programs.push(String(args.boringtun));
 const names: [string, string] = [oxrelay.name, relays.length > 2 ? "best other" : relays[1].name];
 for (const offloads of OFFLOADS) {
   const how = `${offloads ? "with" : "without"} offloads`;
@@ -97,6 +99,7 @@ for (const offloads of OFFLOADS) {
     relays,
     baseline: plain,
     rounds: ROUNDS,
+    programs,
     measure: (contender) => measure(contender, offloads),
     about: how,
     caption:

@@ -156,6 +156,8 @@ for await (const [bytes, from] of s) await s.send(bytes, from);`,
 }
 
 const wireguardGo = String(args["wireguard-go"] ?? "wireguard-go");
+const programs = [wireguardGo, "wg", "nft", "iperf3", "ping", "tcpdump", "ethtool"];
+if (args.boringtun !== undefined) programs.push(String(args.boringtun));
 const relays = [
   ours,
   endsOf("wireguard-go", [wireguardGo, "-f"]),
@@ -166,6 +168,7 @@ const relays = [
 const outcome = await compare({
   relays,
   rounds: ROUNDS,
+  programs,
   measure,
   about: "both ends",
   caption:

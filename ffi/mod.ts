@@ -29,6 +29,9 @@ const SYMBOLS = {
   /** The same to the nanosecond, by a timespec; the signal mask is null. */
   ppollBlocking: { name: "ppoll", parameters: ["buffer", "u64", "buffer", "buffer"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   malloc_trim: { parameters: ["usize"], result: "i32" },
   getrlimit: { parameters: ["i32", "buffer"], result: "i32" },

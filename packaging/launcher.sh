@@ -2,8 +2,7 @@
 # Starts Oxrelay's subcommand in $1 with the permissions that its task in deno.json has, and for the places of an installed
 # program: state in $OXRELAY_STATE_DIR, else /var/lib/oxrelay for root and $XDG_STATE_HOME/oxrelay for others; the
 # configuration in $OXRELAY_CONFIG, else /etc/oxrelay/oxrelay.toml or $XDG_CONFIG_HOME/oxrelay/oxrelay.toml, else ./oxrelay.toml.
-# Files that the command line names may be read; the folders of those after --out, and of backup's file, written. Uses no network
-# to start.
+# Files that the command line names may be read; the one after --out, or backup's, be written. Uses no network to start.
 set -eu
 
 self=$(readlink -f "$0")
@@ -30,6 +29,10 @@ else
   done
 fi
 if [ -z "$deno" ]; then
+  if [ "$(uname -s)" = Linux ] && [ ! -e /lib64/ld-linux-x86-64.so.2 ] && [ ! -e /lib/ld-linux-aarch64.so.1 ]; then
+    echo "oxrelay: this system has no glibc (musl, as on Alpine, will not do); run the container image instead" >&2
+    exit 1
+  fi
   echo "oxrelay: there is no Deno for $(uname -s) on $(uname -m) beside $root; install the package again, with its optional dependencies" >&2
   exit 1
 fi
@@ -103,12 +106,22 @@ for word in "$@"; do
   fi
   if [ -n "$out" ] && [ "$writes" != none ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
-    allow "$folder"
-    write=$write,$folder
+    case $out in /*) ;; *) out=$PWD/$out ;; esac
+    # That file alone, under the name given and without links on the way, and the one that it is made of (createFile).
+    for file in "$out" "${folder%/}/$(basename "$out")"; do
+      for file in "$file" "$file.new.tmp"; do
+        allow "$file"
+        write=$write,$file
+      done
+    done
+    # Its folder is read to learn whose it is, and to sync the name.
+    [ "$folder" = / ] || allow "$folder"
   fi
   previous=$word
 done
 
+# npm runs this in a shell that dies of SIGTERM without passing it on: the program ends when that shell does.
+[ "${npm_command-}" != exec ] || export OXRELAY_PARENT="$PPID"
 export OXRELAY_STATE_DIR="$state" DENO_DIR="$root/cache" DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1
 # shellcheck disable=SC2086 # flags are words
 set -- "$root/main.ts" "$@"

@@ -8,13 +8,14 @@ import type { OxSession } from "./session/oxtunnel/session.ts";
 import type { HintedFlows } from "./session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { type Vitals, vitalsOf } from "./session/vitals.ts";
+import type { PathSnapshot } from "./session/peer_record.ts";
 import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
-import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
+import { isBar, type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
 /** What a client knows of its relay. */
 export interface Upstream {
@@ -33,6 +34,9 @@ export interface Upstream {
   /** The value of `Client.ticket` from this device's last connection to the same relay; copied. Secret. */
   ticket?: Ticket;
 }
+
+/** The highest number of a door, as there are numbers for paths. */
+const DOOR_MAX = 7;
 
 /** The longest wait of a handshake for a packet to carry: shorter than a person notices where no packet is sent. */
 export const FIRST_PACKET_US = 250_000;
@@ -63,9 +67,16 @@ export class Client extends Tunnel {
     return this.#isProbe ? { probe: true } : {};
   }
 
-  /** As the tunnel's. A client keeps no outer address of its own: the system chooses one for each path. */
+  /**
+   * As the tunnel's. A client keeps no outer address of its own: the system chooses one for each path, but for the door
+   * (io/multi_port.ts) through which a datagram came, in the last word.
+   */
   override ingest(burst: Burst, nowUs: number): void {
-    burst.local.fill(0, 0, 4 * burst.count);
+    const { local, count } = burst;
+    for (let at = 0; at < 4 * count; at += 4) {
+      local[at] = local[at + 1] = local[at + 2] = 0;
+      if (local[at + 3] > DOOR_MAX) local[at + 3] = 0;
+    }
     super.ingest(burst, nowUs);
   }
 
@@ -130,6 +141,11 @@ export class Client extends Tunnel {
     return session && vitalsOf(session, this.table);
   }
 
+  /** The paths of the present session; empty where it has one. */
+  get paths(): PathSnapshot[] {
+    return this.pathsOn(this.#session?.row ?? NONE);
+  }
+
   /** Sends a ping, which refreshes `vitals`; without an OxTunnel session does nothing. */
   ping(): void {
     this.#session?.ping();
@@ -139,11 +155,15 @@ export class Client extends Tunnel {
    * The answer to a probe, given once: its round trip in microseconds, whether a session would have been refused too, and where
    * the relay saw the probe come from, which older relays do not tell.
    */
-  takeProbeAnswer(): { rttUs: number; isFull: boolean; seen?: Parameters["seen"] } | undefined {
+  takeProbeAnswer(): { rttUs: number; isRefused: boolean; seen?: Parameters["seen"] } | undefined {
     const peer = this.peers.find(this.#upstream);
     if (!peer?.refused) return undefined;
     const { refused, seen, handshakeRttUs: rttUs } = peer;
-    const answer = { rttUs, isFull: refused.reason === REFUSED_FULL, ...(seen && { seen }) };
+    const answer = {
+      rttUs,
+      isRefused: refused.reason === REFUSED_FULL || isBar(refused.reason),
+      ...(seen && { seen }),
+    };
     peer.refused = peer.seen = undefined;
     this.leave(peer);
     return answer;
@@ -172,6 +192,34 @@ export class Client extends Tunnel {
   moved(): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.oxtunnel?.moved(peer.id);
+  }
+
+  /**
+   * Opens a path of the session through a further door of this host, 1 to DOOR_MAX: an interface beside the one that the system
+   * chooses. Call it again when the door leads to another network. The path is used once the relay has answered there.
+   * @param isMetered whether what goes there costs.
+   */
+  addDoor(door: number, isMetered: boolean, nowUs: number): void {
+    const peer = this.peers.find(this.#upstream);
+    if (!(door >= 1 && door <= DOOR_MAX)) throw new RangeError(`addDoor: no door ${door}`);
+    if (peer) this.associations.oxtunnel?.addDoor(peer.id, door, isMetered, nowUs);
+  }
+
+  /** Closes the path through the door. */
+  dropDoor(door: number): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.oxtunnel?.dropDoor(peer.id, door);
+  }
+
+  /** Says whether what goes through the door costs, from now on; 0 is the door of the first path. The relay is told. */
+  setMetered(door: number, isMetered: boolean): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.oxtunnel?.price(peer.id, door, isMetered);
+  }
+
+  /** Says which classes (bit c for CLASS_* c) go on a second path too, to the relay and from it; later paths tell it. */
+  setCopied(classes: number): void {
+    this.associations.oxtunnel?.copy(classes);
   }
 
   /**

@@ -27,6 +27,7 @@ import {
   REPAIR_SCHEME_NAMES,
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import { HEADER_METHODS } from "./wire/parameters.ts";
 import { toTomlKeys } from "./config/toml_keys.ts";
 import {
   decimal,
@@ -132,6 +133,15 @@ const HEADERS_ENTRIES = {
   enabled: v.optional(flag),
   bulk: v.optional(flag),
   contexts: v.optional(wholeNumber(64, 65_536)),
+  methods: v.optional(v.pipe(
+    list('a list of methods such as ["rohc", "elided"]'),
+    v.minLength(1, "expected at least one method"),
+    v.maxLength(
+      HEADER_METHODS.length,
+      (issue) => `expected ${HEADER_METHODS.length} methods, found ${issue.input.length}`,
+    ),
+    v.array(oneOf(...HEADER_METHODS)),
+  )),
 };
 
 const CLASSES_ENTRIES = {
@@ -195,6 +205,7 @@ const ENTRIES = {
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
   enable_compression: v.optional(flag),
+  enable_rohc: v.optional(flag),
   compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
@@ -320,6 +331,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
     enableCompression: fromFile.enable_compression ?? base.enableCompression,
+    enableRohc: fromFile.enable_rohc ?? base.enableRohc,
     compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
@@ -397,6 +409,9 @@ function queuesOf(said: NonNullable<FromFile["queues"]>, base: Config["queues"])
 
 /** What of the values does not go together, with a remedy; undefined where all do. */
 function conflictIn(config: Config): string | undefined {
+  if (new Set(config.headers.methods).size < config.headers.methods.length) {
+    return `headers.methods: expected each method once, found ${show(config.headers.methods)}`;
+  }
   if (config.tunnelIpv6 !== "off" && config.mtu < MTU_MIN_IPV6) {
     return (`mtu: expected at least ${MTU_MIN_IPV6} with IPv6 in the tunnel, found ${config.mtu}; ` +
       `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`);

@@ -77,6 +77,13 @@ export const DROP = Object.fromEntries(
   DROP_REASONS.map(([label], i) => [label, FIRST_DROP + i]),
 ) as { readonly [label in DropLabel]: number };
 
+/**
+ * Why an OxTunnel packet kept its headers: no context takes its kind; its flow is new, or its context's definition on the way;
+ * all contexts are in use; its headers changed, or could not come back; the other end did not answer; LZ4 may shrink it more;
+ * it is too long. The first five in the order of codec/headers/kept.ts.
+ */
+export const HEADERS_KEPT = ["kind", "new", "room", "changed", "unanswered", "lz4", "long"] as const;
+
 /** Counters and gauges besides the drops, in the order of their places in the column. */
 export const COUNTER_NAMES = [
   "datagrams_received",
@@ -115,6 +122,12 @@ export const COUNTER_NAMES = [
   "requests_received",
   "answers_sent",
   "answers_refused",
+  "copies_sent",
+  "copy_bytes_sent",
+  "copies_received",
+  "packets_copied",
+  "copies_useful",
+  "path_failovers",
   "size_probes_sent",
   "icmp_errors_sent",
   "packets_compressed",
@@ -125,6 +138,8 @@ export const COUNTER_NAMES = [
   "header_bytes_sent",
   "header_definitions",
   "headers_mismatch",
+  "header_contexts",
+  ...HEADERS_KEPT.map((reason) => `headers_kept_${reason}` as const),
   "handshakes_handed_over",
   "packets_handed_over",
   "bursts",
@@ -233,16 +248,16 @@ export class Metrics {
     return { packets: this.column[at], bytes: this.column[at + 1] };
   }
 
-  /** Counts a packet of the class that waited so long for its line, in microseconds. */
-  waited(trafficClass: number, waitedUs: number): void {
+  /** Counts packets of the class that waited so long for their lines or the thread, in microseconds each; 0 for those that need not. */
+  waited(trafficClass: number, waitedUs: number, packets: number): void {
     const at = WAITS_AT + WAIT_COLUMNS * trafficClass;
     let bound = 0;
     while (bound < WAIT_BOUNDS_US.length && waitedUs > WAIT_BOUNDS_US[bound]) bound++;
-    this.column[at + bound]++;
-    this.column[at + WAIT_COLUMNS - 1] += waitedUs;
+    this.column[at + bound] += packets;
+    this.column[at + WAIT_COLUMNS - 1] += waitedUs * packets;
   }
 
-  /** Packets of a class that waited, by WAIT_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
+  /** Packets of a class by their waits, by WAIT_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
   waits(label: ClassLabel): { packets: number[]; totalUs: number } {
     const at = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.indexOf(label);
     const packets = [...this.column.subarray(at, at + WAIT_COLUMNS - 1)];

@@ -10,11 +10,12 @@ import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import {
   type AdmittedPeer,
+  type BarReason,
   decodePresharedKey,
   type PeerTraffic,
   type SeenPeers,
 } from "./session/peer_record.ts";
-import type { Peer } from "./session/peers.ts";
+import { ownerOf, type Peer } from "./session/peers.ts";
 import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { isIpv4, parsePrefix } from "./wire/address.ts";
@@ -88,7 +89,7 @@ export class Relay extends Tunnel {
   changePeers(records: readonly AdmittedPeer[], gone: readonly string[], nowUs = 0): PeersReport {
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
     for (const publicKey of gone) {
-      this.peers.barred.delete(publicKey);
+      this.#unbar(publicKey);
       const peer = this.peers.find(publicKey);
       if (!peer) continue;
       removed.push(peer.name);
@@ -101,7 +102,11 @@ export class Relay extends Tunnel {
       const { publicKey, barred } = record;
       const peer = this.peers.find(publicKey);
       if (barred) {
-        this.#bar(publicKey, peer);
+        try {
+          this.#bar(record, barred, peer);
+        } catch (error) {
+          failed.push((error as Error).message);
+        }
         continue;
       }
       if (peer && sameRecord(peer, record)) {
@@ -110,10 +115,10 @@ export class Relay extends Tunnel {
         continue;
       }
       changed.push(record);
-      const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey);
+      const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey)?.lastTimestamp;
       if (lastTimestamp) lastTimestamps.set(publicKey, lastTimestamp);
       this.removePeer(publicKey);
-      this.peers.barred.delete(publicKey);
+      this.#unbar(publicKey);
     }
     for (const record of changed) {
       try {
@@ -127,10 +132,28 @@ export class Relay extends Tunnel {
   }
 
   /** Ends the sessions of a peer and keeps it out until it is a changed peer again or gone. */
-  #bar(publicKey: string, peer: Peer | undefined): void {
-    const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey);
-    this.removePeer(publicKey);
-    this.peers.barred.set(publicKey, lastTimestamp ?? new Uint8Array(TIMESTAMP_BYTES));
+  #bar(record: AdmittedPeer, reason: BarReason, peer: Peer | undefined): void {
+    const { barred, workers } = this.peers;
+    const known = barred.get(record.publicKey);
+    const lastTimestamp = peer?.lastTimestamp.slice() ?? known?.lastTimestamp ??
+      new Uint8Array(TIMESTAMP_BYTES);
+    this.removePeer(record.publicKey);
+    this.#unbar(record.publicKey);
+    const secrets = this.secretsOf(record);
+    barred.set(record.publicKey, {
+      reason,
+      ...secrets,
+      lastTimestamp,
+      lastInitiationTakenUs: known?.lastInitiationTakenUs ?? -Infinity,
+      owner: ownerOf(secrets.publicKey, workers),
+    });
+  }
+
+  #unbar(publicKey: string): void {
+    const barred = this.peers.barred.get(publicKey);
+    barred?.presharedKey.fill(0);
+    barred?.staticSecret.fill(0);
+    this.peers.barred.delete(publicKey);
   }
 
   /** Some of this Worker's peers that were ever connected, from a peer's number on; `nowUs` is the monotonic clock's time. */

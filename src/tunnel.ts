@@ -6,7 +6,6 @@
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
-import { addDelays } from "./control/delay_figures.ts";
 import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
@@ -37,24 +36,26 @@ import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
 import {
   decodeKey,
   decodePresharedKey,
+  type PathSnapshot,
   type PeerKeys,
   type PeerSnapshot,
   type SessionSnapshot,
 } from "./session/peer_record.ts";
 import { InnerAcks } from "./session/wireguard/inner_acks.ts";
-import { type Peer, PeerTable } from "./session/peers.ts";
+import { type Peer, type PeerIdentity, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import {
   BATCH_WAIT_US,
   BYTES_PER_KBIT,
   featuresOf,
   flowRows,
+  HEADER_METHODS_DEFAULT,
   REPAIR_FEATURES,
   type TunnelOptions,
   wordsFrom,
 } from "./tunnel_options.ts";
 import { RolloutMeter } from "./tunnel_rollout.ts";
-import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
+import { endpointOf, pathSnapshots, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
 import { NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP, TO_EXIT } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
@@ -66,6 +67,10 @@ const SHORTENED_BYTES_MAX = 700;
 const COMPRESSED_BYTES_MIN = 64;
 /** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
 const SERVED_ROWS = 128;
+/** What one peer may have waiting for this thread, in terms of the room that is left (queue/turn_queue.ts). */
+const PEER_ROOM = 3;
+/** Peers whose groups one call finds anew when shares have changed: about a tenth of a millisecond's work. */
+const PLACED_EACH = 256;
 const LOOK_US = 1_000_000;
 /** Figures of waits halve each FADE_US, so that those of the last half minute count. */
 const FADE_US = 10_000_000;
@@ -99,6 +104,8 @@ export class Tunnel {
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** The id of the next peer whose groups are to be found anew; Infinity without one. */
+  #placeFrom = Infinity;
   /** When figures of lines fade next. */
   #fadeAtUs = -Infinity;
 
@@ -122,7 +129,7 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
-    this.#figures = new LineFigures(peerCapacity);
+    this.#figures = new LineFigures(peerCapacity, options.metrics);
     this.#rollout = new Rollout(peerCapacity, options.rolloutPercent ?? ROLLOUT_DEFAULT);
     this.#rolloutMeter = new RolloutMeter(peerCapacity, this.#rollout, options.metrics);
     this.#rates = options.queues?.findsRates
@@ -144,7 +151,8 @@ export class Tunnel {
     this.ingressContext = {
       ...shared,
       policy,
-      toExit: this.#makeTurnQueue(peerCapacity, isRelay),
+      toExit: this.#makeTurnQueue(peerCapacity, isRelay, false),
+      figures: this.#figures,
       police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
@@ -168,7 +176,8 @@ export class Tunnel {
       shortenedBytesMax: options.headersOfBulk ? Infinity : SHORTENED_BYTES_MAX,
       batches: this.#batches,
       queues: this.#queues,
-      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay),
+      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay, true),
+      figures: this.#figures,
     };
   }
 
@@ -205,6 +214,7 @@ export class Tunnel {
       repair: options.repair,
       withheld: (peer) => this.#rollout.isOn("repair", peer) ? 0 : REPAIR_FEATURES,
       headerContexts: options.headerContexts,
+      headerMethods: options.headerMethods ?? HEADER_METHODS_DEFAULT,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
@@ -236,53 +246,45 @@ export class Tunnel {
   }
 
   #makeQueues(peers: number): Queues | undefined {
-    const { queues, arena } = this.#o, figures = this.#figures;
-    const options = this.#waitingOptions();
+    const { queues, arena } = this.#o;
     return queues && new Queues(arena, {
       ...queues,
-      ...options,
+      ...this.#waitingOptions(),
       packets: Math.min(queues.packets, arena.slotCount >> 1),
       peers,
-      waited: (trafficClass, waitedUs) => {
-        options.waited(trafficClass, waitedUs);
-        figures.waited(trafficClass, waitedUs);
-      },
-      lost: (reason) => {
-        options.lost(reason);
-        figures.lost(reason);
-      },
-      marked: () => {
-        options.marked();
-        figures.marked();
-      },
-      figures,
+      figures: this.#figures,
     });
   }
 
-  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of
-   * several takes three quarters at most, and what is too much is the largest flow's loss. */
-  #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
-    const { queues, arena } = this.#o;
+  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of several takes
+   * three quarters at most and the less the more there are, and what is too much is the largest flow's loss. */
+  #makeTurnQueue(peers: number, isRelay: boolean, isToPeers: boolean): TurnQueue | undefined {
+    const { queues, arena } = this.#o, figures = this.#figures;
     if (queues === undefined) return undefined;
-    const packets = Math.min(queues.packets, arena.slotCount >> 2);
-    const peerPackets = isRelay ? 3 * packets >> 2 : packets;
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,
       ...this.#waitingOptions(),
-      packets,
-      peerPackets,
+      packets: Math.min(queues.packets, arena.slotCount >> 2),
+      peerRoom: isRelay ? PEER_ROOM : Infinity,
       peers,
+      look: (peer) => figures.look(isToPeers ? peer : NONE), // what is from a peer is not of the line to it
     });
   }
 
   #waitingOptions() {
-    const { maxConnections, metrics } = this.#o;
+    const { maxConnections, metrics } = this.#o, figures = this.#figures;
     return {
       flows: flowRows(maxConnections),
-      waited: (trafficClass: number, waitedUs: number) => metrics.waited(trafficClass, waitedUs),
-      lost: (reason: QueueLoss) => metrics.drop(DROP[reason]),
-      marked: () => metrics.add("packets_marked", 1),
+      waited: (trafficClass: number, waitedUs: number) => figures.waited(trafficClass, waitedUs),
+      lost: (reason: QueueLoss) => {
+        metrics.drop(DROP[reason]);
+        figures.lost(reason);
+      },
+      marked: () => {
+        metrics.add("packets_marked", 1);
+        figures.marked();
+      },
     };
   }
 
@@ -361,8 +363,9 @@ export class Tunnel {
     return burst.count - before;
   }
 
-  /** When `handleTimeout` is next due, in microseconds, or Infinity. */
+  /** When `handleTimeout` is next due, in microseconds, 0 for at once, or Infinity. */
   pollTimeout(): number {
+    if (this.#placeFrom < Infinity) return 0;
     const { timers, oxtunnel } = this.associations;
     return Math.min(timers.nextUs, this.#heldUntilUs, oxtunnel?.tickets?.dueUs ?? Infinity);
   }
@@ -372,6 +375,7 @@ export class Tunnel {
   }
 
   handleTimeout(nowUs: number): void {
+    if (this.#placeFrom < Infinity) this.#placeSome(nowUs);
     this.associations.oxtunnel?.tickets?.rotate(nowUs);
     this.associations.outbox.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
@@ -385,6 +389,8 @@ export class Tunnel {
     this.#countSchemes(nowUs);
     metrics.set("lines", this.#queues?.lines ?? 0);
     metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const budget = this.associations.oxtunnel?.sessions.headerBudget;
+    metrics.set("header_contexts", budget === undefined ? 0 : budget.contexts - budget.left);
     const { current, next } = this.peers;
     const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
@@ -412,13 +418,7 @@ export class Tunnel {
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
   addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
-    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
-    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
-      throw new Error(`peer ${record.name}: its public key is this end's own`);
-    }
-    const presharedKey = decodePresharedKey(record);
-    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
-    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    const { publicKey, presharedKey, staticSecret } = this.secretsOf(record);
     try {
       this.peers.add({
         name: record.name,
@@ -440,10 +440,35 @@ export class Tunnel {
     this.peerRates.setRecord(peer.id, record, -Infinity);
   }
 
-  /** Changes which share of the peers has which part; their sessions continue. */
+  /** The peer's keys, and X25519 of both static keys: secrets, which the caller wipes. Throws, with the reason, for keys of no use. */
+  protected secretsOf(record: PeerKeys): Pick<PeerIdentity, "publicKey" | "presharedKey" | "staticSecret"> {
+    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
+      throw new Error(`peer ${record.name}: its public key is this end's own`);
+    }
+    const presharedKey = decodePresharedKey(record);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
+    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    return { publicKey, presharedKey, staticSecret };
+  }
+
+  /**
+   * Changes which share of the peers has which part; their sessions continue. Some peers find themselves in their new groups at once,
+   * the others with the next calls of `handleTimeout`, so that packets need not wait for all of them.
+   */
   protected setRollout(percent: RolloutPercent, nowUs: number): void {
-    this.#rollout.percent = percent;
-    for (const peer of this.peers.all()) this.#place(peer, nowUs);
+    if (!this.#rollout.change(percent)) return;
+    this.#placeFrom = 0;
+    this.#placeSome(nowUs);
+  }
+
+  #placeSome(nowUs: number): void {
+    const end = Math.min(this.peers.ids, this.#placeFrom + PLACED_EACH);
+    for (let id = this.#placeFrom; id < end; id++) {
+      const peer = this.peers.get(id);
+      if (peer !== undefined) this.#place(peer, nowUs);
+    }
+    this.#placeFrom = end < this.peers.ids ? end : Infinity;
   }
 
   #place({ id, publicKey }: Peer, nowUs: number): void {
@@ -536,9 +561,14 @@ export class Tunnel {
     return peerSnapshots(some, this.peers, this.table, this.associations, lines, nowUs);
   }
 
-  /** The waits of packets for their lines in the last half minute. */
-  queueDelays(): DelayCounts {
-    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
+  /** The paths of the session whose row this is; empty where there is one, or no session. */
+  protected pathsOn(session: number): PathSnapshot[] {
+    return pathSnapshots(this.associations, session).paths ?? [];
+  }
+
+  /** By class, the waits of all packets in both directions in the last half minute: for their lines, for the thread, or none. */
+  queueDelays(): DelayCounts[] {
+    return this.#figures.ofAll();
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */

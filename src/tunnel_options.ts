@@ -11,13 +11,15 @@ import type { Limits } from "./session/limits.ts";
 import type { Arena } from "./vector/arena.ts";
 import {
   FEATURE_COPIES,
-  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
+  FEATURE_MULTIPATH,
+  FEATURE_OF_METHOD,
   FEATURE_REED_SOLOMON,
   FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
+  type HeaderMethod,
 } from "./wire/parameters.ts";
 
 /** The longest wait of a bulk packet to share a datagram, microseconds (PROTOCOL R80). */
@@ -99,8 +101,12 @@ export interface TunnelOptions {
   trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
   features?: number;
+  /** Whether sessions of OxTunnel may have several paths; true when absent. */
+  hasSeveralPaths?: boolean;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have together; absent to offer and accept none. */
   headerContexts?: number;
+  /** How headers are made small, the one that this end likes best first; only "elided" when absent. */
+  headerMethods?: readonly HeaderMethod[];
   /** Whether packets of more than 700 bytes go without their headers too. */
   headersOfBulk?: boolean;
   /** Compression in OxTunnel; absent to neither offer nor accept compression. */
@@ -151,9 +157,19 @@ export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | F
   FEATURE_REQUESTS;
 
 /** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
-export function featuresOf({ features, lz4, headerContexts, repair }: TunnelOptions): number {
+export function featuresOf(
+  { features, lz4, headerContexts, headerMethods, repair, hasSeveralPaths }: TunnelOptions,
+): number {
   return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
-    (headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+    (headerContexts === undefined ? 0 : featuresOfMethods(headerMethods)) |
+    (hasSeveralPaths === false ? 0 : FEATURE_MULTIPATH) |
     (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
     (repair?.isAsking ? FEATURE_REQUESTS : 0);
+}
+
+/** What a tunnel does that names none. */
+export const HEADER_METHODS_DEFAULT: readonly HeaderMethod[] = ["elided"];
+
+function featuresOfMethods(methods = HEADER_METHODS_DEFAULT): number {
+  return methods.reduce((features, method) => features | FEATURE_OF_METHOD[method], 0);
 }

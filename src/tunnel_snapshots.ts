@@ -2,8 +2,6 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
-import { delayFigures } from "./control/delay_figures.ts";
-import { CLASS_LABELS } from "./metrics.ts";
 import type { LineFigures } from "./queue/line_figures.ts";
 import type { PeerRates } from "./queue/peer_rates.ts";
 import type { Queues } from "./queue/queues.ts";
@@ -12,7 +10,15 @@ import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  figuresByClass,
+  type HeaderFigures,
+  type LineSnapshot,
+  type PathEstimate,
+  type PathSnapshot,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";
@@ -51,9 +57,55 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
+      ...pathSnapshots(associations, epoch),
     };
   });
+}
+
+/** The paths of the session whose row this is, as `PeerSnapshot` has them. */
+export function pathSnapshots(
+  { oxtunnel, paths }: Associations,
+  session: number,
+): { paths?: PathSnapshot[] } {
+  const rest = session === NONE ? undefined : oxtunnel?.sessions.of[session], pathSet = rest?.pathSet;
+  if (rest === undefined || pathSet === undefined || pathSet.rows.length === 0) return {};
+  const all = [rest, ...[...pathSet.ways()].toSorted((a, b) => a.pathNumber - b.pathNumber)];
+  const bytes = all.reduce((sum, { pathNumber }) => sum + pathSet.stateOf(pathNumber).bytesSent, 0);
+  const uses = [["games", pathSet.real], ["copies", pathSet.second], ["bulk", pathSet.bulk]] as const;
+  return {
+    paths: all.map((way) => {
+      const { path, pathNumber, repair, rttUs, copies } = way, state = pathSet.stateOf(pathNumber);
+      const quality = repair?.sending?.quality;
+      return {
+        number: pathNumber,
+        ...(paths.port[path] === 0
+          ? {}
+          : { endpoint: formatEndpoint(paths.address, 4 * path, paths.port[path]) }),
+        door: way === rest ? 0 : pathSet.on(path)!.door,
+        uses: uses.flatMap(([use, row]) => row === path ? [use] : []),
+        isSilent: pathSet.isSilent(path),
+        isMetered: state.isMetered,
+        ...(rttUs < 0 ? {} : { rttMs: rttUs / 1000 }),
+        ...(quality === undefined ? {} : { lossRatio: quality.lossRate, queueMs: quality.queueUs / 1000 }),
+        datagramBytes: paths.datagramBytes[path],
+        bytesSent: state.bytesSent,
+        share: bytes === 0 ? 0 : state.bytesSent / bytes,
+        copiesSent: state.copiesSent,
+        copiesUseful: copies?.useful ?? 0,
+        failovers: state.failovers,
+      };
+    }),
+  };
+}
+
+function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {
+  const session = epoch === NONE ? undefined : oxtunnel?.sessions.of[epoch];
+  if (session === undefined || session.headerTally.packets === 0) return {};
+  const { packets, bytesSent, bytesSaved } = session.headerTally;
+  const method = session.rohc === undefined ? "elided" : "rohc";
+  return { headers: { method, before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets } };
 }
 
 /** What lines are made of. */
@@ -70,11 +122,6 @@ const FULL_PACKET_BITS = 8 * 1514;
 function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines): { line?: LineSnapshot } {
   const counts = figures.of(id), shaping = peerRates.shaping(id), found = rates?.of(id);
   if (counts === undefined && shaping === undefined && found === undefined) return {};
-  const waits: LineSnapshot["waits"] = {};
-  CLASS_LABELS.forEach((label, i) => {
-    const its = counts && delayFigures(counts.waits[i]);
-    if (its !== undefined) waits[label] = its;
-  });
   const foundBps = found === undefined ? 0 : 8 * found.foundBytesPerS;
   const bps = shaping?.bps ?? foundBps;
   return {
@@ -84,7 +131,7 @@ function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines):
       waiting: queues?.waitingOf(id) ?? 0,
       marked: counts?.marked ?? 0,
       drops: counts?.drops ?? {},
-      waits,
+      waits: counts === undefined ? {} : figuresByClass(counts.waits),
       ...(bps > 0 ? { serializationMs: 1000 * FULL_PACKET_BITS / bps } : {}),
     },
   };

@@ -1,11 +1,11 @@
 /**
- * The verdict on a run of the tests, from what each half left: its exit code, its results (JUnit) and what it said. Invariant: it
- * is good only if every test file of the tree has results, none of them bad, and each half ended by itself and well; and
+ * The verdict on a run of the tests, from what each part left: its exit code, its results (JUnit) and what it said. Invariant: it
+ * is good only if every test file of the tree has results, none of them bad, and each part ended by itself and well; and
  * whatever is wrong counts as at least one failure. Runs no test and reads no file.
  */
 
-/** One half of the tests, after its end. */
-export interface Half {
+/** One part of the tests, after its end. */
+export interface Part {
   name: string;
   /** Exit code; 128 and the signal's number where it was ended by one. */
   code: number;
@@ -42,33 +42,33 @@ function counts(results: string): { passed: number; failed: number; skipped: num
   return { passed: count("<testcase ") - failed - skipped, failed, skipped };
 }
 
-/** How a half ended badly, as a sentence that names the file; undefined where it did not. */
-function badEnd({ name, code, isTooSlow, results, begun }: Half): string | undefined {
+/** How a part ended badly, as a sentence that names the file; undefined where it did not. */
+function badEnd({ name, code, isTooSlow, results, begun }: Part): string | undefined {
   const last = begun.at(-1) ?? "any file";
-  if (isTooSlow) return `${last} hangs: the half "${name}" was ended in it`;
-  if (code in SIGNALS) return `${last} crashed, or its end did: the half "${name}" died of ${SIGNALS[code]}`;
-  if (results === undefined) return `${last} ended the half "${name}" early, exit code ${code}`;
+  if (isTooSlow) return `${last} hangs: the part "${name}" was ended in it`;
+  if (code in SIGNALS) return `${last} crashed, or its end did: the part "${name}" died of ${SIGNALS[code]}`;
+  if (results === undefined) return `${last} ended the part "${name}" early, exit code ${code}`;
   return undefined;
 }
 
 /** @param files every test file of the tree, as paths from its root. */
-export function judge(halves: readonly Half[], files: readonly string[]): Verdict {
+export function judge(parts: readonly Part[], files: readonly string[]): Verdict {
   const verdict: Verdict = { passed: 0, failed: 0, skipped: 0, faults: [] };
   const ran = new Set<string>();
   let isCutShort = false;
-  for (const half of halves) {
-    const { passed, failed, skipped } = counts(half.results ?? "");
+  for (const part of parts) {
+    const { passed, failed, skipped } = counts(part.results ?? "");
     verdict.passed += passed;
     verdict.failed += failed;
     verdict.skipped += skipped;
     // The suites of a JUnit file are named after where `Deno.test` is called, which may be a helper's file.
-    if (half.results !== undefined) { for (const file of half.begun) ran.add(file); }
-    const faults = half.broken.map((file) => `${file} throws outside its tests, at import or later`);
-    const end = badEnd(half);
+    if (part.results !== undefined) { for (const file of part.begun) ran.add(file); }
+    const faults = part.broken.map((file) => `${file} throws outside its tests, at import or later`);
+    const end = badEnd(part);
     if (end !== undefined) faults.push(end);
-    if (half.results === undefined) isCutShort = true;
-    if (half.code !== 0 && failed === 0 && faults.length === 0) {
-      faults.push(`the half "${half.name}" has no failed test, but exit code ${half.code}`);
+    if (part.results === undefined) isCutShort = true;
+    if (part.code !== 0 && failed === 0 && faults.length === 0) {
+      faults.push(`the part "${part.name}" has no failed test, but exit code ${part.code}`);
     }
     verdict.faults.push(...faults);
   }
@@ -77,7 +77,7 @@ export function judge(halves: readonly Half[], files: readonly string[]): Verdic
   if (isCutShort && missing.length > 0) {
     verdict.faults.push(`${missing.length} more test files have no results`);
   } else {verdict.faults.push(...missing.map((file) =>
-      `${file} has no results: it has no test, or no half runs it`
+      `${file} has no results: it has no test, or no part runs it`
     ));}
   verdict.failed += verdict.faults.length;
   return verdict;

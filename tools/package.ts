@@ -6,7 +6,7 @@
 import { parseArgs } from "@std/cli";
 import { dirname, resolve } from "node:path";
 import { createHash } from "node:crypto";
-import { readTasks, renderLauncher, renderManual } from "../tests/kit/package_parts.ts";
+import { readPeerActions, readTasks, renderLauncher, renderManual } from "../tests/kit/package_parts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 async function readJson(path: string): Promise<unknown> {
@@ -239,7 +239,7 @@ async function writeShared(folder: string): Promise<void> {
     ["share/bash-completion/completions/oxrelay", await template("oxrelay.bash", subcommands)],
     ["share/doc/oxrelay/copyright", await template("debian/copyright")],
     ["share/lintian/overrides/oxrelay", await template("debian/overrides")],
-    ["share/man/man1/oxrelay.1", renderManual(version, tasks)],
+    ["share/man/man1/oxrelay.1", renderManual(version, tasks, await readPeerActions(ROOT))],
     ["share/doc/oxrelay/changelog", changes],
   ];
   for (const [path, text] of files) {

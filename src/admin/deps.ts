@@ -3,7 +3,7 @@
  */
 import type * as v from "valibot";
 import type { Metrics } from "../metrics.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import type { BarReason, PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import type * as shapes from "./shapes.ts";
 
 export type NewPeer = Omit<v.InferOutput<typeof shapes.NewPeer>, "network">;
@@ -59,6 +59,8 @@ export interface AdminDeps {
   peers(maxAgeMs: number): Promise<shapes.PeerRow[]>;
   /** Recognised flows of the last ten seconds by application, at most `maxAgeMs` milliseconds ago. */
   applications(maxAgeMs: number): Promise<Record<string, number>>;
+  /** Peers that may not connect now, and why. */
+  keptOut(): { name: string; reason: BarReason }[];
   /** How many peers there are, the barred included. */
   peerCount(): number;
   /** The relay's public key, base64. */

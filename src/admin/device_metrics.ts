@@ -116,15 +116,23 @@ export interface DevicesAsked {
 export function addDevices(registry: Registry, ask: () => Promise<DevicesAsked>): void {
   const series = new DeviceSeries();
   const registers = [registry], labelNames = ["device"];
-  const current = async (): Promise<Iterable<[string, Readonly<Series>]>> => {
+  let scrape: Promise<readonly [string, Readonly<Series>][]> | undefined;
+  const fold = async () => {
     const { max, peers } = await ask();
+    scrape = undefined;
     if (max === 0) {
       series.clear();
       return [];
     }
     series.take(peers, max);
-    return series.all();
+    return [...series.all()];
   };
+  /** One answer for all metrics of a scrape, which ask together. */
+  const current = () =>
+    scrape ??= fold().catch((error) => {
+      scrape = undefined;
+      throw error;
+    });
   for (const field of COUNTED) {
     const [name, help] = COUNTERS[field];
     new Counter({

@@ -6,7 +6,7 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { Hono } from "hono";
-import { delayFigures } from "../control/delay_figures.ts";
+import { latencyFigures } from "../session/peer_record.ts";
 import { COUNTER_NAMES, DROP_REASONS } from "../metrics.ts";
 import type { AdminDeps } from "./deps.ts";
 import { Refusal, refuse } from "./answers.ts";
@@ -132,8 +132,9 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
       peers,
+      keptOut: deps.keptOut(),
       applications,
-      latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
+      latency: latencyFigures(delays),
     });
   });
   app.get(

@@ -11,6 +11,7 @@ import {
   CLASS_LABELS,
   type CounterName,
   DROP_REASONS,
+  HEADERS_KEPT,
   type Metrics,
   PROCESSING_BOUNDS_US,
   ROUND_TRIP_BOUNDS_US,
@@ -20,10 +21,12 @@ import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
 /** Exported together as one metric with labels. */
-type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${SeenScheme}`;
+type Labelled =
+  | `${(typeof DIRECTIONS)[number]}_${SeenScheme}`
+  | `headers_kept_${(typeof HEADERS_KEPT)[number]}`;
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
-const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, help: string]> = {
+const EXPORTED: Record<Exclude<CounterName, Labelled>, [name: string, help: string]> = {
   datagrams_received: ["received_datagrams_total", "Outer UDP datagrams received."],
   datagrams_sent: ["sent_datagrams_total", "Outer UDP datagrams sent."],
   bytes_received: ["received_bytes_total", "Bytes of the outer UDP payloads received."],
@@ -77,6 +80,18 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   requests_useless: ["useless_repair_requests_total", "Datagrams asked for that were not lost."],
   requests_received: ["received_repair_requests_total", "Requests of other ends for lost datagrams."],
   answers_sent: ["sent_repair_answers_total", "Repair frames sent on request."],
+  copies_sent: ["sent_copies_total", "Datagrams whose packets went on a second path too."],
+  copy_bytes_sent: [
+    "sent_copy_bytes_total",
+    "Bytes of datagrams with copies, UDP and IPv4 headers included.",
+  ],
+  copies_received: ["received_copies_total", "Copies of another path's datagrams that came."],
+  copies_useful: ["useful_copies_total", "Copies that came before, or in place of, what they copy."],
+  packets_copied: ["packets_copied_total", "Packets that were delivered by a copy."],
+  path_failovers: [
+    "path_failovers_total",
+    "Times that a session's packets left a path because it was silent.",
+  ],
   answers_refused: [
     "refused_repair_answers_total",
     "Datagrams asked for that were too old, not kept, sent again too often, or beyond the budget.",
@@ -97,6 +112,10 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   headers_mismatch: [
     "headers_mismatch_total",
     "Sampled packets whose headers could not be rebuilt and that left whole; anything but 0 is a defect.",
+  ],
+  header_contexts: [
+    "header_contexts",
+    "Contexts of peers' headers in use, of those that [headers] allows; one of ROHC counts as sixteen.",
   ],
   bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets saved by compression."],
   compressions_skipped: [
@@ -180,7 +199,7 @@ function addDelays(registry: Registry, columns: readonly Metrics[]): void {
   addHistogram(
     registry,
     "oxrelay_queue_wait_seconds",
-    "How long packets waited for the line of their peer or, in either direction, for the thread that carries packets, by class. Those that passed untouched are not in it.",
+    "How long packets waited for the line of their peer or, in either direction, for the thread that carries packets, by class; 0 for those that passed untouched.",
     WAIT_BOUNDS_US,
     () =>
       CLASS_LABELS.map((label) =>
@@ -311,6 +330,19 @@ function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
       this.reset();
       for (const [reason] of DROP_REASONS) {
         this.inc({ reason }, sum(columns, (metrics) => metrics.dropped(reason)));
+      }
+    },
+  });
+  new Counter({
+    name: "oxrelay_headers_kept_packets_total",
+    help:
+      "Inner packets of OxTunnel sessions that kept their headers, by reason: no context takes their kind; their flow is new; no context is free; their headers changed; the peer did not answer; LZ4 may shrink them more; they are too long.",
+    labelNames: ["reason"],
+    registers,
+    collect() {
+      this.reset();
+      for (const reason of HEADERS_KEPT) {
+        this.inc({ reason }, sum(columns, (metrics) => metrics.get(`headers_kept_${reason}`)));
       }
     },
   });

@@ -197,6 +197,25 @@ const Line = v.object({
   serializationMs: v.optional(Count),
 });
 
+/** One of several paths to a peer, as PathSnapshot of session/peer_record.ts explains it. */
+const Path = v.object({
+  number: Count,
+  endpoint: v.optional(v.string()),
+  door: Count,
+  uses: v.array(v.picklist(["games", "copies", "bulk"])),
+  isSilent: v.boolean(),
+  isMetered: v.boolean(),
+  rttMs: v.optional(Count),
+  lossRatio: v.optional(Count),
+  queueMs: v.optional(Count),
+  datagramBytes: Count,
+  bytesSent: Count,
+  share: Count,
+  copiesSent: Count,
+  copiesUseful: Count,
+  failovers: Count,
+});
+
 export const PEER_STATES = ["connected", "offline", "disabled", "expired", "volume"] as const;
 
 /** One peer: what is stored of it, its live state, and its traffic. */
@@ -224,9 +243,11 @@ export const PeerRow = v.object({
   drops: Count,
   lossRatio: v.optional(Ratio),
   rttMs: v.optional(Count),
+  headers: v.optional(v.object({ method: v.picklist(["elided", "rohc"]), before: Count, after: Count })),
   sending: v.optional(RepairFigures),
   receiving: v.optional(RepairFigures),
   line: v.optional(Line),
+  paths: v.optional(v.array(Path)),
   usage: v.object({ received: Count, sent: Count, monthReceived: Count, monthSent: Count }),
   receivedBps: Count,
   sentBps: Count,
@@ -350,9 +371,15 @@ export const StatusAnswer = v.looseObject({
   listen: v.string(),
   counters: v.record(v.string(), v.number()),
   drops: v.record(v.string(), Count),
+  /** Without those that are kept out. */
   peers: v.array(v.looseObject({ name: v.string(), publicKey: v.string(), connected: v.boolean() })),
+  keptOut: v.array(v.object({ name: v.string(), reason: v.picklist(["disabled", "expired", "volume"]) })),
   applications: v.record(v.string(), Count),
-  latency: v.object({ queue: v.optional(Delays), processing: v.optional(Delays) }),
+  latency: v.object({
+    queue: v.optional(Delays),
+    queueByClass: v.optional(v.record(v.string(), Delays)),
+    processing: v.optional(Delays),
+  }),
 });
 export const SessionRow = v.object({
   peer: v.string(),

@@ -119,7 +119,7 @@ function closed(tcp: Deno.TcpConn): void {
  */
 export async function askRelay(
   config: Config,
-  method: "GET" | "POST" | "DELETE",
+  method: "GET" | "POST" | "PATCH" | "DELETE",
   path: string,
   body?: unknown,
   timeoutMs = TIMEOUT_MS,
@@ -156,7 +156,9 @@ export async function askRelay(
         `the relay at ${url} did not answer within ${timeoutMs / 1000} s; look at its log`,
       );
     }
-    throw new NoRelayError(url);
+    if (error instanceof Deno.errors.ConnectionRefused) throw new NoRelayError(url);
+    const { message } = error as Error;
+    throw new CommandError(`the relay at ${url} cannot be asked: ${message}`, { cause: error });
   } finally {
     first?.close();
     second?.close();

@@ -1,29 +1,37 @@
 /**
- * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts), `peer forward` (peer_forward.ts) and
- * `peer import` (state/peer_import.ts): who may connect. Invariant: standard
+ * `peer list|show|remove|export`, and the choice among them, `peer add` (peer_add.ts), changes (peer_set.ts), one-time links
+ * (peer_link.ts), `peer forward` (peer_forward.ts) and `peer import` (state/peer_import.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
-import { type Environment, nearest } from "../config.ts";
-import { readRate } from "../connect/options.ts";
+import { type Config, type Environment, nearest } from "../config.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "../process/help.ts";
 import { closeStandardOutput } from "../process/secret_output.ts";
-import { changed } from "../serve/access/peer_change.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
 import { forward } from "./peer_forward.ts";
+import { barOfRecord, describeLimits } from "./peer_limits.ts";
+import { link, links, unlink } from "./peer_link.ts";
+import { disable, enable, rename, set } from "./peer_set.ts";
 import { importPeers } from "./state/peer_import.ts";
-import { explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
-import { formatRate } from "./status.ts";
+import { askKeptOut, askLive, explainUntold, removeByRelay } from "./relay_peers.ts";
+import { formatBytes } from "./status.ts";
+import { renderTable } from "./table.ts";
 
 const HELP = `Manages who may connect.
 
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
-  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
-  deno task peer rate NAME       set the most that a peer is sent, and may send
+  deno task peer forward NAME udp:27015  lead a port of the relay to the peer
+  deno task peer set NAME        change a peer's rates, expiry date, monthly volume, notes
+  deno task peer rename NAME NEW  give a peer another name
+  deno task peer disable NAME    keep a peer out
+  deno task peer enable NAME     let in again a peer that was disabled
   deno task peer remove NAME     delete a peer and end its session
+  deno task peer link NAME       a one-time link, with which a friend adds one device
+  deno task peer links           the one-time links (--json for programs)
+  deno task peer unlink NUMBER   make a link useless
   deno task peer import FILE     take over another WireGuard server with its peers
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
@@ -46,28 +54,36 @@ const REMOVE_HELP = `Deletes a peer. A running relay ends the peer's session at 
   deno task peer remove phone
 `;
 
-const RATE_HELP = `Sets the most that a peer is sent, and may send; its sessions continue.
-
-  deno task peer rate phone --down 45M --up 9M
-  deno task peer rate phone --up none
-
-  --down RATE, --up RATE   50M, 900k or bits a second, 64k to 100G; "none" for no limit; what is not named stays
-  --config FILE            the relay's configuration (default oxrelay.toml)
-`;
-
 const EXPORT_HELP =
   `Prints all peers as one line for the environment variable OXRELAY_PEERS. The line holds the preshared keys.
 
   printf 'OXRELAY_PEERS=%s\\n' "$(deno task -q peer export)" | fly secrets import
 `;
 
+/** The states of a peer, as /v1/peers has them. */
+const STATE_WORDS: Record<string, string> = {
+  connected: "connected",
+  offline: "not connected",
+  disabled: "kept out: disabled",
+  expired: "kept out: its date has come",
+  volume: "kept out: the volume of this month is used up",
+};
+
 const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<number>> = {
   add,
   list,
   show,
   forward,
-  rate,
+  set,
+  // What `set` was called while it knew rates alone.
+  rate: set,
+  rename,
+  disable,
+  enable,
   remove,
+  link,
+  links,
+  unlink,
   export: exportAll,
   import: importPeers,
 };
@@ -104,13 +120,17 @@ async function list(args: string[], env: Environment): Promise<number> {
   } else if (peers.length === 0) {
     console.error("There are no peers yet; add one with: deno task peer add phone");
   } else {
-    const rows = peers.map(({ name, allowedIps, publicKey, created }) => [
-      name,
-      allowedIps.join(", "),
-      publicKey,
-      created,
+    // What was used of a volume is the relay's to know.
+    const hasVolumes = peers.some(({ monthlyBytes }) => monthlyBytes !== undefined);
+    const keptOut = hasVolumes ? await askKeptOut(config) : undefined;
+    const rows = peers.map((peer) => [
+      peer.name,
+      barOfRecord(peer, Date.now()) ?? keptOut?.get(peer.name) ?? "-",
+      peer.allowedIps.join(", "),
+      peer.publicKey,
+      peer.created,
     ]);
-    console.log(renderTable([["NAME", "ADDRESSES", "PUBLIC KEY", "ADDED"], ...rows]));
+    console.log(renderTable([["NAME", "KEPT OUT", "ADDRESSES", "PUBLIC KEY", "ADDED"], ...rows]));
   }
   return 0;
 }
@@ -137,50 +157,25 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
-      ["kept out", record.disabled ? "disabled" : expiryOf(record)],
-      ["volume a month", record.monthlyBytes === undefined ? "no limit" : `${record.monthlyBytes} bytes`],
-      ["notes", record.notes ?? "none"],
+      ...describeLimits(record, Date.now()),
       ["forwarded ports", record.forwards?.join(", ") ?? "none"],
-      ["rates", describeRates(record)],
       ["added", record.created],
+      ...await describeLive(config, name),
     ]));
   }
   return 0;
 }
 
-async function rate(args: string[], env: Environment): Promise<number> {
-  const { words: [name], values, flags } = readCommandLine(args, {
-    values: ["config", "down", "up"],
-    flags: [],
-    words: [1, 1],
-  });
-  if (flags.help) {
-    console.log(RATE_HELP);
-    return 0;
-  }
-  if (values.down === undefined && values.up === undefined) {
-    throw new UsageError("peer rate: give --down, --up, or both");
-  }
-  const read = (flag: "down" | "up") => {
-    if (values[flag] === "none") return null;
-    const bytesPerS = readRate(flag, values[flag]);
-    return bytesPerS === undefined ? undefined : Math.round(8 * bytesPerS);
-  };
-  const rates = { rateDownBps: read("down"), rateUpBps: read("up") };
-  const { config } = await loadConfig(values.config, env);
-  const record = await openStore(config, env).edit(name, (record) => changed(record, rates));
-  console.error(`Peer "${name}": ${describeRates(record)}.`);
-  return await tellRelay(config);
-}
-
-function expiryOf({ expires }: PeerRecord): string {
-  if (expires === undefined) return "never";
-  return Date.parse(expires) <= Date.now() ? `expired at ${expires}` : `from ${expires} on`;
-}
-
-function describeRates({ rateDownBps, rateUpBps }: PeerRecord): string {
-  const words = (bps: number | undefined) => bps === undefined ? "no limit" : formatRate(bps / 8);
-  return `${words(rateDownBps)} down, ${words(rateUpBps)} up`;
+/** What the running relay alone knows; nothing where none can be asked. */
+async function describeLive(config: Config, name: string): Promise<[string, string][]> {
+  const live = await askLive(config, name);
+  if (live === undefined) return [];
+  const { received, sent, monthReceived, monthSent } = live.usage;
+  return [
+    ["state", STATE_WORDS[live.state] ?? live.state],
+    ["this month", formatBytes(monthReceived + monthSent)],
+    ["in all", `${formatBytes(sent)} down, ${formatBytes(received)} up`],
+  ];
 }
 
 async function remove(args: string[], env: Environment): Promise<number> {
@@ -222,12 +217,4 @@ async function exportAll(args: string[], env: Environment): Promise<number> {
 
 function withoutSecrets({ presharedKey, ...record }: PeerRecord) {
   return { ...record, hasPresharedKey: presharedKey !== undefined };
-}
-
-/** Rows of cells as left-aligned columns with two spaces between. */
-function renderTable(rows: string[][]): string {
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column])).join("  ").trimEnd()).join(
-    "\n",
-  );
 }

@@ -5,7 +5,6 @@
  */
 import { type Config, type Environment, parseEndpoint } from "../config.ts";
 import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "../connect/invitation.ts";
-import { readRate } from "../connect/options.ts";
 import { fileError } from "../process/file_errors.ts";
 import { CommandError, loadConfig, readCommandLine, UsageError } from "../process/help.ts";
 import {
@@ -23,6 +22,7 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { NoRelayError, RefusedError } from "./admin_client.ts";
 import { chooseEndpoint, renderClientConfig } from "./client_config.ts";
 import { invitedFallback } from "./fallback_invited.ts";
+import { LIMIT_OPTIONS, LIMITS_HELP, readLimits, withoutNone } from "./peer_limits.ts";
 import { fitQr } from "./qr.ts";
 import { addByRelay, explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 
@@ -37,6 +37,7 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --psk                 add a preshared key
   --rate-down RATE, --rate-up RATE   the most that the device is sent, and may send: 50M, 900k or bits a second; give a little less
                         than its line takes, and transfers delay its games and calls no more (default: no limit)
+${LIMITS_HELP}
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
                         several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
@@ -47,8 +48,6 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
 
-type PeerRates = Pick<PeerRecord, "rateDownBps" | "rateUpBps">;
-
 interface Wishes {
   name: string;
   publicKey: string | undefined;
@@ -57,7 +56,7 @@ interface Wishes {
   out: string | undefined;
   config: string | undefined;
   hasPsk: boolean;
-  rates: PeerRates;
+  limits: ReturnType<typeof withoutNone>;
   isOxtunnel: boolean;
   wantsQr: boolean;
   /** Whether the config names no resolvers. */
@@ -67,7 +66,7 @@ interface Wishes {
 /** What the command line asks for; undefined for --help. Throws UsageError. */
 function readWishes(args: string[]): Wishes | undefined {
   const { words: [name], values, lists, flags } = readCommandLine(args, {
-    values: ["public-key", "config", "out", "rate-down", "rate-up"],
+    values: ["public-key", "config", "out", "rate-down", "rate-up", ...LIMIT_OPTIONS],
     lists: ["endpoint"],
     flags: ["psk", "qr", "no-qr", "no-dns", "oxtunnel"],
     words: [1, 1],
@@ -94,21 +93,12 @@ function readWishes(args: string[]): Wishes | undefined {
     out: values.out,
     config: values.config,
     hasPsk: flags.psk,
-    rates: readPeerRates(values),
+    limits: withoutNone(readLimits(values, { down: "rate-down", up: "rate-up" }, Date.now())),
     isOxtunnel: flags.oxtunnel,
     isWithoutDns: flags["no-dns"],
     // Without its private key a config is of no use to a phone.
     wantsQr: publicKey === undefined &&
       (flags.qr || (Deno.stdout.isTerminal() && values.out === undefined && !flags["no-qr"])),
-  };
-}
-
-/** The rates that the options name, bits a second. Throws UsageError. */
-function readPeerRates(values: Record<string, string | undefined>): PeerRates {
-  const down = readRate("rate-down", values["rate-down"]), up = readRate("rate-up", values["rate-up"]);
-  return {
-    ...(down === undefined ? {} : { rateDownBps: Math.round(8 * down) }),
-    ...(up === undefined ? {} : { rateUpBps: Math.round(8 * up) }),
   };
 }
 
@@ -139,7 +129,7 @@ export async function add(args: string[], env: Environment): Promise<number> {
       name: wishes.name,
       publicKey: wishes.publicKey ?? keyToText(publicKeyOf(privateKey!)),
       ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
-      ...wishes.rates,
+      ...wishes.limits,
     }, privateKey !== undefined);
     const { record } = added;
     const clientConfig = renderClientConfig({

@@ -1,14 +1,17 @@
 /**
- * Additions and removals of peers that a running relay carries out, over its admin interface, and what a person is told when
+ * Additions, changes and removals of peers that a running relay carries out, over its admin interface, and what a person is told when
  * none does. Invariant: a relay that cannot be asked is no failure of the change, which the caller then makes in the store; what
  * the relay refuses is one. Opens no store.
  */
 import type { Config } from "../config.ts";
 import { CommandError } from "../process/help.ts";
 import { recordMistake } from "../serve/peers_file.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import type { BarReason, PeerRecord } from "../session/peer_record.ts";
+import type { PeerRow } from "../admin/mod.ts";
+import type { PeerChange } from "../serve/access/peer_change.ts";
 import { adminUrl } from "../serve/admin_address.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
+import type { Status } from "./status.ts";
 
 /**
  * Longer than a relay takes to give up on a Worker that does not answer and to take the peer back (live_peers.ts): whoever asks the
@@ -65,6 +68,49 @@ export async function forwardByRelay(
   } catch (error) {
     if (error instanceof RefusedError) throw error;
     if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+}
+
+/**
+ * Has the running relay change a peer: "changed", "unknown" where it has none of that name, or why the relay was not asked. Throws
+ * RefusedError with the relay's words.
+ */
+export async function changeByRelay(
+  config: Config,
+  name: string,
+  change: PeerChange,
+): Promise<"changed" | "unknown" | Error> {
+  try {
+    await askRelay(config, "PATCH", `/v1/peers/${encodeURIComponent(name)}`, change, ADD_TIMEOUT_MS);
+    return "changed";
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      if (error.status === 404) return "unknown";
+      throw error;
+    }
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+}
+
+/** What the running relay tells of a peer; undefined where it tells nothing. */
+export async function askLive(config: Config, name: string): Promise<PeerRow | undefined> {
+  try {
+    return await askRelay(config, "GET", `/v1/peers/${encodeURIComponent(name)}`) as PeerRow;
+  } catch (error) {
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
+}
+
+/** Who may not connect, as the running relay knows it, by name; nobody where it tells nothing. */
+export async function askKeptOut(config: Config): Promise<Map<string, BarReason>> {
+  try {
+    const { keptOut = [] } = await askRelay(config, "GET", "/v1/status") as Status;
+    return new Map(keptOut.map(({ name, reason }) => [name, reason]));
+  } catch (error) {
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return new Map();
     throw error;
   }
 }

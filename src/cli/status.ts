@@ -2,9 +2,10 @@
  * `status`: a running relay at a glance, redrawn each second. Invariant: everything shown comes from the
  * relay's own counters, and rates are differences of two of its answers. Changes nothing.
  */
+import { CLASS_LABELS } from "../metrics.ts";
 import type { Config } from "../config.ts";
 import type { DelayFigures } from "../control/delay_figures.ts";
-import type { LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
+import type { BarReason, LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 
@@ -26,7 +27,9 @@ export interface Status {
   listen: string;
   counters: Record<string, number>;
   drops: Record<string, number>;
+  /** Without those that are kept out. */
   peers: PeerSnapshot[];
+  keptOut?: { name: string; reason: BarReason }[];
   /** Flows of the last ten seconds that are recognised, by what they are. */
   applications: Record<string, number>;
   /** How long packets took in the relay in the last half minute. */
@@ -38,6 +41,7 @@ const QUEUE_TARGET_MS = 0.5, PROCESSING_TARGET_MS = 0.1;
 
 const INTERVAL_MS = 1000;
 const APPLICATIONS_SHOWN = 8;
+const KEPT_OUT_SHOWN = 8;
 /** Seconds of history in the sparkline. */
 const HISTORY_LENGTH = 60;
 
@@ -135,7 +139,7 @@ export function renderStatus(
   elapsedS: number,
   history: readonly number[],
 ): string {
-  const { name, version, uptimeS, exit, listen, counters } = current;
+  const { name, version, uptimeS, exit, listen, counters, keptOut = [] } = current;
   const before = new Map(previous?.peers.map((peer) => [peer.publicKey, peer]));
   const rows = current.peers.map((peer) => {
     const then = before.get(peer.publicKey);
@@ -181,14 +185,33 @@ export function renderStatus(
     ...renderLatency("latency: ", current.latency),
     "",
     rows.length === 0
-      ? "No peers yet; add one with: deno task peer add phone"
+      ? keptOut.length === 0 ? "No peers yet; add one with: deno task peer add phone" : "No peer may connect."
       : alignColumns([header, ...rows], 4),
+    ...renderKeptOut(keptOut),
+    ...renderHeaders(current.peers),
     ...renderLines(current.peers),
+    ...renderPaths(current.peers),
     ...renderRepair(current.peers),
   ];
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
   // deno-lint-ignore no-control-regex
   return lines.join("\n").replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
+}
+
+const BAR_WORDS: Record<BarReason, string> = {
+  disabled: "disabled",
+  expired: "its date has come",
+  volume: "the volume of this month is used up",
+};
+
+/** Who may not connect, and why, in a line; a device that speaks WireGuard has no other way to know. */
+function renderKeptOut(keptOut: readonly { name: string; reason: BarReason }[]): string[] {
+  if (keptOut.length === 0) return [];
+  const shown = keptOut.slice(0, KEPT_OUT_SHOWN).map(({ name, reason }) =>
+    `${name} (${BAR_WORDS[reason] ?? reason})`
+  );
+  const more = keptOut.length - shown.length;
+  return ["", `kept out: ${shown.join(", ")}${more === 0 ? "" : ` and ${more} more (peer list)`}`];
 }
 
 /** How many flows are what, in a line behind `name`; nothing when there are none. */
@@ -202,6 +225,51 @@ function describeSpeech({ protocol, aead }: PeerSnapshot): string {
   if (protocol === undefined) return "-";
   if (protocol === "wireguard") return protocol;
   return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
+}
+
+/** A table of the paths of peers that have several; nothing when there are none. */
+function renderPaths(peers: readonly PeerSnapshot[]): string[] {
+  const rows = peers.flatMap(({ name, paths = [] }) =>
+    paths.map((path) => [
+      `  ${path.number} to ${name}`,
+      path.endpoint ?? "not answered",
+      path.isSilent ? "silent" : path.uses.length > 0 ? path.uses.join("+") : "waits",
+      path.rttMs === undefined ? "-" : `${path.rttMs.toFixed(1)} ms`,
+      formatShare(path.lossRatio),
+      path.queueMs === undefined ? "-" : `${path.queueMs.toFixed(1)} ms`,
+      formatShare(path.share),
+      String(path.copiesSent),
+      String(path.copiesUseful),
+      String(path.failovers),
+      path.isMetered ? "metered" : "",
+    ])
+  );
+  if (rows.length === 0) return [];
+  const header = [
+    "  PATH",
+    "ENDPOINT",
+    "CARRIES",
+    "RTT",
+    "LOSS",
+    "QUEUE",
+    "SHARE",
+    "COPIES",
+    "COPIED",
+    "FAILOVERS",
+    "",
+  ];
+  return ["", alignColumns([header, ...rows], 3)];
+}
+
+/** What headers of packets to each peer became; nothing where none went without. */
+function renderHeaders(peers: readonly PeerSnapshot[]): string[] {
+  const figures = peers.flatMap(({ name, headers }) =>
+    headers === undefined
+      ? []
+      : `  headers ${headers.before.toFixed(0)} → ${headers.after.toFixed(1)} B to ${name}` +
+        (headers.method === "rohc" ? ", by ROHC" : "")
+  );
+  return figures.length === 0 ? [] : ["", ...figures];
 }
 
 /** A table of the peers whose losses are repaired, each way; nothing when there are none. */
@@ -239,16 +307,22 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
 }
 
 /** What packets take in this program, median and 99th percentile, and whether that is within its target; nothing before any. */
-export function renderLatency(name: string, { queue, processing }: LatencyFigures = {}): string[] {
+export function renderLatency(
+  name: string,
+  { queue, queueByClass = {}, processing }: LatencyFigures = {},
+): string[] {
   if (queue === undefined && processing === undefined) return [];
   const part = (what: string, figures: DelayFigures | undefined, targetMs: number) =>
     figures === undefined
       ? `${what} -`
       : `${what} ${formatDelays(figures)} (${figures.p99Ms < targetMs ? "under" : "over"} ${targetMs})`;
+  const classes = CLASS_LABELS.filter((label) => queueByClass[label] !== undefined)
+    .map((label) => `${label} ${formatDelays(queueByClass[label])}`);
   return [
     `${name}${part("queue", queue, QUEUE_TARGET_MS)}, ${
       part("processing", processing, PROCESSING_TARGET_MS)
     }`,
+    ...(classes.length > 1 ? [`${" ".repeat(name.length)}queue by class: ${classes.join(", ")}`] : []),
   ];
 }
 

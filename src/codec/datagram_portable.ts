@@ -24,6 +24,8 @@ const PAIR_BYTES = 2 * KEY_BYTES;
 const ROW_BYTES = 3 * PAIR_BYTES;
 const MASK_BYTES = 5;
 const PROTECTED_FLAGS = 0x3f;
+/** The highest path number, 7, above the higher key phase. */
+const PHASE_AND_PATH_MAX = 15;
 const BLANK = new Uint8Array(MASK_BYTES), NOTHING = new Uint8Array(0);
 const OPTIONS = { authTagLength: OX_TAG_BYTES };
 
@@ -104,7 +106,7 @@ export class PortableDatagramAead implements DatagramAead {
       const start = offset[row] + headerBytes[row], end = offset[row] + length[row];
       const tagAt = end - OX_TAG_BYTES;
       if (!this.#isSound(burst, row) || tagAt < start || end > bytes.length) continue;
-      this.#setNonce(counter[row]);
+      this.#setNonce(burst.phase[row] >> 1, counter[row]);
       // node:crypto's types join the two algorithms under no one overload, here and in `seal`.
       const name = this.#nameOf(session[row]);
       const key = this.#keyOf(burst, row, RECEIVE);
@@ -133,7 +135,7 @@ export class PortableDatagramAead implements DatagramAead {
       const header = headerBytes[row], start = offset[row], end = start + length[row];
       if (!this.#isSound(burst, row) || start < header || end + OX_TAG_BYTES > bytes.length) continue;
       const headerAt = start - header;
-      this.#setNonce(counter[row]);
+      this.#setNonce(burst.phase[row] >> 1, counter[row]);
       const name = this.#nameOf(session[row]);
       const key = this.#keyOf(burst, row, SEND);
       const cipher = createCipheriv(name, key, this.#nonce, OPTIONS);
@@ -159,9 +161,10 @@ export class PortableDatagramAead implements DatagramAead {
 
   /** Whether the row has keys, and a counter and header that a datagram can have. */
   #isSound(burst: Burst, row: number): boolean {
-    const session = burst.session[row], phase = burst.phase[row], header = burst.headerBytes[row];
+    const session = burst.session[row], both = burst.phase[row], header = burst.headerBytes[row];
     const counter = burst.counter[row];
-    return session < this.#rows && phase <= 1 && this.#keyed[2 * session + phase] === 1 &&
+    return session < this.#rows && both <= PHASE_AND_PATH_MAX &&
+      this.#keyed[2 * session + (both & 1)] === 1 &&
       header >= SHORT_HEADER_MIN_BYTES && header <= SHORT_HEADER_MAX_BYTES &&
       Number.isSafeInteger(counter) && counter >= 0;
   }
@@ -183,7 +186,7 @@ export class PortableDatagramAead implements DatagramAead {
   }
 
   #keyOf({ session, phase }: Burst, row: number, direction: number): Uint8Array {
-    const place = this.#placeOf(session[row], phase[row]) + direction;
+    const place = this.#placeOf(session[row], phase[row] & 1) + direction;
     return this.#keys.subarray(place, place + KEY_BYTES);
   }
 
@@ -198,7 +201,8 @@ export class PortableDatagramAead implements DatagramAead {
     return (isChaCha ? "chacha20-poly1305" : "aes-256-gcm") as "chacha20-poly1305";
   }
 
-  #setNonce(counter: number): void {
+  #setNonce(path: number, counter: number): void {
+    this.#nonceView.setUint32(0, path, true);
     this.#nonceView.setUint32(4, counter >>> 0, true);
     this.#nonceView.setUint32(8, Math.floor(counter / 2 ** 32), true);
   }

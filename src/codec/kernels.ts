@@ -51,8 +51,8 @@ export interface DatagramAead {
   masks(burst: Burst, masks: Uint8Array<ArrayBuffer>): void;
   /**
    * Opens rows whose next is TO_OPEN_DATAGRAM: offset and length describe the datagram, its header of `headerBytes`
-   * unprotected; the nonce comes from `counter`, the key by `phase`. Afterwards offset and length describe the
-   * plaintext and next = OPENED; what does not authenticate, has no keys for that phase or no header of 6 to 9 bytes
+   * unprotected; `phase` has the key phase in bit 0 and the path's number, 0 to 7, above it; the nonce is path and `counter`. Afterwards offset and length describe the
+   * plaintext and next = OPENED; what does not authenticate, has no keys for that phase, no such path or no header of 6 to 9 bytes
    * becomes DROP.forged, with offset and length as they were.
    */
   open(burst: Burst): void;

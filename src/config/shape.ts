@@ -4,6 +4,7 @@
  */
 
 import type { RolloutPercent } from "../control/rollout.ts";
+import type { HeaderMethod } from "../wire/parameters.ts";
 
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
 export interface Endpoint {
@@ -75,6 +76,8 @@ export interface HeadersConfig {
   readonly enabled: boolean;
   /** Whether packets of more than 700 bytes go without them too. */
   readonly bulk: boolean;
+  /** How, the one that is taken where a client offers several first. */
+  readonly methods: readonly HeaderMethod[];
   /** Flows that the clients of a worker may have defined together, 64 to 65536. */
   readonly contexts: number;
 }
@@ -121,6 +124,8 @@ export interface Config {
   readonly tunnelIpv6: string;
   /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
   readonly enableCompression: boolean;
+  /** Whether ROHC comes before the methods of `headers`. */
+  readonly enableRohc: boolean;
   /** Packets of fewer bytes are not compressed, 64 to 1500. */
   readonly compressionThreshold: number;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */

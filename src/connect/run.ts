@@ -6,13 +6,20 @@
 import { isShortage } from "../io/accept.ts";
 import { CommandError } from "../process/help.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
+import { onParentGone } from "../process/parent.ts";
+import { isBar } from "../wire/parameters.ts";
 import type { AppHints } from "./app_hints.ts";
 import type { Link } from "./link/mod.ts";
-import type { LinkView } from "./view.ts";
+import { explainRefusal } from "./refusal.ts";
+import type { LinkStatus, LinkView } from "./view.ts";
 
 const FIRST_ANSWER_MS = 20_000;
 const LOOK_MS = 250, FIRST_LOOK_MS = 100, SHOW_MS = 1000 - LOOK_MS / 2;
 const GUARD_LOOKS = 40;
+// Windows has no others.
+const SIGNALS = Deno.build.os === "windows"
+  ? ["SIGINT", "SIGBREAK"] as const
+  : ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export interface Hooks {
   /** Whether to try for ever: giving up would open the kill switch. */
@@ -36,16 +43,15 @@ export async function run(
     ended = true;
     wake();
   };
-  // Windows has no others.
-  const signals = Deno.build.os === "windows"
-    ? ["SIGINT", "SIGBREAK"] as const
-    : ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const signal of signals) Deno.addSignalListener(signal, end);
+  for (const signal of SIGNALS) Deno.addSignalListener(signal, end);
+  const endWatch = onParentGone(end);
   try {
     const startedMs = performance.now();
     let isUp = false, shownMs = -Infinity;
+    const refusals = new Refusals(link, view);
     const look = async (looks: number) => {
       const state = await link.tend();
+      refusals.look(state, isUp || isPatient);
       if (!isUp && state === "connected") {
         await onConnected();
         isUp = true;
@@ -53,7 +59,7 @@ export async function run(
         giveBackMemorySoon();
       }
       if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
-        throw new CommandError(noAnswer(link));
+        throw new CommandError(refusals.last ?? noAnswer(link));
       }
       const nowMs = performance.now();
       if (nowMs - shownMs >= SHOW_MS || view.isChange(state)) {
@@ -86,12 +92,45 @@ export async function run(
     }
     return 0;
   } finally {
-    for (const signal of signals) Deno.removeSignalListener(signal, end);
+    for (const signal of SIGNALS) Deno.removeSignalListener(signal, end);
+    endWatch();
     try {
       await onEnding?.();
     } finally {
       await link.close();
     }
+  }
+}
+
+/** Tells each reason why the relay refuses, once until the tunnel is up again. */
+class Refusals {
+  readonly #link: Link;
+  readonly #view: LinkView;
+  #reason: number | undefined;
+
+  constructor(link: Link, view: LinkView) {
+    this.#link = link;
+    this.#view = view;
+  }
+
+  /** What was told last, for an end at which nothing is changed. */
+  get last(): string | undefined {
+    return this.#reason === undefined ? undefined : `${this.#words(this.#reason)} Nothing was changed here.`;
+  }
+
+  /** Throws CommandError for a device that is kept out, unless it `goesOn`: asking again changes nothing before a person does. */
+  look(state: LinkStatus["state"], goesOn: boolean): void {
+    const { refused } = this.#link;
+    if (state === "connected") this.#reason = undefined;
+    else if (refused !== undefined && refused !== this.#reason) {
+      this.#reason = refused;
+      if (!goesOn && isBar(refused)) throw new CommandError(this.last!);
+      this.#view.say(this.#words(refused));
+    }
+  }
+
+  #words(reason: number): string {
+    return explainRefusal(reason, this.#link.servers.address);
   }
 }
 

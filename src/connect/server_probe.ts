@@ -32,7 +32,7 @@ const NO_EXIT: Exit = {
 export interface ProbeAnswer {
   rttMs: number;
   /** Whether a session would have been refused. */
-  isFull: boolean;
+  isRefused: boolean;
   /** Where the relay saw the probe come from; absent from older relays. */
   seen?: { address: Uint8Array; port: number };
 }
@@ -47,7 +47,7 @@ export async function probe(
   const prober = Prober.open(invitation, address.includes(":"));
   try {
     const answer = await prober?.ask(address, port, timeoutMs);
-    return answer === undefined || answer.isFull ? undefined : answer.rttMs;
+    return answer === undefined || answer.isRefused ? undefined : answer.rttMs;
   } finally {
     await prober?.close();
   }

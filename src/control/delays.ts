@@ -1,7 +1,7 @@
 // Hot path.
 /**
  * Delays of the last half minute, for people: how many were about how long, for many subjects at once, in counts that are halved from
- * time to time so that what is past fades. Invariant: memory is fixed; a percentile is off by less than a quarter of its value, for
+ * time to time so that what is past fades. Invariant: memory is fixed; a percentile is off by no more than a quarter of its value, for
  * two bounds lie in each octave. Reads no clock. Microseconds.
  */
 

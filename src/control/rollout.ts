@@ -39,16 +39,18 @@ export class Rollout {
     this.#percent = percent;
   }
 
-  /** Changes the shares; the caller then `place`s each peer anew. */
-  set percent(percent: RolloutPercent) {
+  /** Changes the shares; false where they are the same. Else the caller then `place`s each peer anew. */
+  change(percent: RolloutPercent): boolean {
+    const isSame = PARTS.every((part) => percent[part] === this.#percent[part]);
     this.#percent = percent;
+    return !isSame;
   }
 
   /** Finds the groups of the peer with this public key, 32 bytes. */
   place(peer: number, publicKey: Uint8Array): void {
     let has = 0;
-    for (const [i, part] of PARTS.entries()) {
-      if (percentile(part, publicKey) < this.#percent[part]) has |= 1 << i;
+    for (let i = 0; i < PARTS.length; i++) {
+      if (percentile(STARTS[i], publicKey) < this.#percent[PARTS[i]]) has |= 1 << i;
     }
     this.#has[peer] = has;
   }
@@ -63,12 +65,19 @@ export class Rollout {
   }
 }
 
-/** The peer's number for the part, 0 to 99: FNV-1a over both, its bits then mixed as MurmurHash3 ends. */
-function percentile(part: Part, publicKey: Uint8Array): number {
-  let hash = 0x811c9dc5;
-  const take = (byte: number) => hash = Math.imul(hash ^ byte, 0x01000193);
-  for (let i = 0; i < part.length; i++) take(part.charCodeAt(i));
-  publicKey.forEach(take);
+const FNV_PRIME = 0x01000193;
+/** By part: FNV-1a of its name. */
+const STARTS = PARTS.map((part) => fnv(0x811c9dc5, new TextEncoder().encode(part)));
+
+function fnv(start: number, bytes: Uint8Array): number {
+  let hash = start;
+  for (let i = 0; i < bytes.length; i++) hash = Math.imul(hash ^ bytes[i], FNV_PRIME);
+  return hash;
+}
+
+/** The peer's number for a part, 0 to 99: FNV-1a over the part's name and the key, its bits then mixed as MurmurHash3 ends. */
+function percentile(start: number, publicKey: Uint8Array): number {
+  let hash = fnv(start, publicKey);
   hash = Math.imul(hash ^ hash >>> 16, 0x85ebca6b);
   hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35);
   return ((hash ^ hash >>> 16) >>> 0) % 100;

@@ -29,9 +29,9 @@ const JOINER_BYTES_MIN = FRAME_HEAD_BYTES + 20;
 /** The bytes up to which a loop is faster than a call. */
 const LOOP_BYTES_MAX = 128;
 
-/** The longest plaintext of a datagram on the session's path, bytes. */
-function plaintextBytesMax({ associations }: EgressContext, session: number): number {
-  return associations.oxtunnel!.sessions.innerMtu(session);
+/** The longest plaintext of a datagram on the path, bytes. */
+function plaintextBytesMax({ associations }: EgressContext, path: number): number {
+  return associations.oxtunnel!.sessions.innerMtu(path);
 }
 
 export function batch(burst: Burst, context: EgressContext, nowUs: number): void {
@@ -53,14 +53,14 @@ export function batch(burst: Burst, context: EgressContext, nowUs: number): void
 
 /** Adds the packet of `row` to its session's batch, or begins a batch with it. */
 function join(burst: Burst, row: number, context: EgressContext, batches: Batches, nowUs: number): void {
-  const { length, next, peer, session, trafficClass } = burst;
+  const { length, next, peer, path, trafficClass } = burst;
   const id = peer[row];
-  const bytesMax = plaintextBytesMax(context, session[row]);
+  const bytesMax = plaintextBytesMax(context, path[row]);
   const isSmall = length[row] + JOINER_BYTES_MIN <= bytesMax;
   const isUrgent = trafficClass[row] !== CLASS_BULK;
   if (!isUrgent && isSmall) batches.gaps.note(id, nowUs);
-  if (batches.isHeld(id) && batches.isForeign(id, session[row])) {
-    context.metrics.drop(DROP.no_session, batches.release(id));
+  if (batches.isHeld(id) && batches.isForeign(id, path[row])) {
+    emitForeign(burst, id, context, batches, nowUs);
   }
   if (batches.isHeld(id)) {
     followHeld(burst, row, id, isUrgent, bytesMax, context, batches, nowUs);
@@ -68,7 +68,7 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   }
   const open = batches.rowOf(id);
   if (open >= 0) {
-    if (fits(burst, open, length[row], bytesMax, batches)) {
+    if (path[open] === path[row] && fits(burst, open, length[row], bytesMax, batches)) {
       // One urgent packet alone needs no settling.
       if (batches.packets[open] === 1 && batches.urgent[open] === 1) batches.toSettle(id);
       append(burst, open, burst.offset[row], length[row], isUrgent, batches);
@@ -138,9 +138,11 @@ function settle(burst: Burst, id: number, context: EgressContext, batches: Batch
   }
   const packets = batches.packets[row];
   if (batches.urgent[row] === 0 && packets < PACKETS_MAX) {
-    const bytesMax = plaintextBytesMax(context, burst.session[row]);
+    const bytesMax = plaintextBytesMax(context, burst.path[row]);
     const isWaiting = batches.longestUs[row] > 0;
-    const waitUs = burst.length[row] + JOINER_BYTES_MIN <= bytesMax
+    // Where there are several paths, what waits might find another one.
+    const mayWait = context.table.isMultipath[burst.session[row]] === 0;
+    const waitUs = mayWait && burst.length[row] + JOINER_BYTES_MIN <= bytesMax
       ? batches.gaps.waitUs(id, packets, isWaiting ? batches.waitedUs[row] : 0)
       : 0;
     if (waitUs > 0 && batches.hold(burst, row, id, nowUs, nowUs + waitUs)) {
@@ -157,7 +159,7 @@ function pushHeld(burst: Burst, id: number, session: number, batches: Batches, n
   const row = burst.push(0, 0, TO_SEAL);
   batches.take(burst, row, id, nowUs);
   burst.peer[row] = id;
-  burst.session[row] = session;
+  burst.session[row] = burst.path[row] = session;
   return row;
 }
 
@@ -168,12 +170,30 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
     const id = batches.due(nowUs);
     if (id === NONE) return;
     const session = associations.epochs.sendable(id, nowUs);
-    if (session === NONE || table.protocol[session] !== OXTUNNEL || batches.isForeign(id, session)) {
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) {
       metrics.drop(DROP.no_session, batches.release(id));
+      continue;
+    }
+    if (batches.isForeign(id, session)) {
+      emitForeign(burst, id, context, batches, nowUs);
       continue;
     }
     finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
   }
+}
+
+/** Sends the peer's held batch under the session whose contexts it needs, behind the burst; drops it where that has ended. */
+function emitForeign(
+  burst: Burst,
+  id: number,
+  context: EgressContext,
+  batches: Batches,
+  nowUs: number,
+): void {
+  const session = batches.sessionOf(id), { epochs } = context.associations;
+  if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {
+    finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
+  } else context.metrics.drop(DROP.no_session, batches.release(id));
 }
 
 /** Whether the batch in `row` has room for a packet of `bytes` bytes, in its datagram and in its slot. */

@@ -3,8 +3,8 @@
  * The state of batch.ts: within a burst, the row that each peer's next small packet may join; beyond a burst, batches that
  * wait for further packets, a slot each, with their deadlines. Invariant: a held batch owns its slot until `take` or
  * `release`; a peer has at most one, and all peers together at most `HELD_MAX`. A held batch is plaintext without a counter,
- * so it is sent under the session, epoch and path that the peer has at that time, unless only contexts of an earlier session
- * can read it. Decides nothing and writes no frame.
+ * so it is sent under the session, epoch and path that the peer has at that time, unless only contexts of the session
+ * before can read it. Decides nothing and writes no frame.
  * Keeps PROTOCOL R82.
  */
 import { ArrivalGaps } from "../control/flush.ts";
@@ -124,6 +124,11 @@ export class Batches {
   isForeign(id: number, session: number): boolean {
     const place = this.#placeOf[id] - 1;
     return this.#contexts[place] === 1 && this.#session[place] !== session;
+  }
+
+  /** The session under which the peer's held batch was put together. */
+  sessionOf(id: number): number {
+    return this.#session[this.#placeOf[id] - 1];
   }
 
   /** Takes the batch in `row` out of the burst until `dueUs`; false when too many are held. The caller marks the row. */

@@ -8,6 +8,7 @@ import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
 import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
+import type { LineFigures } from "../queue/line_figures.ts";
 import type { Queues } from "../queue/queues.ts";
 import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Batches } from "./batches.ts";
@@ -29,6 +30,7 @@ export interface EgressContext {
   readonly queues: Queues | undefined;
   /** Packets for the tunnel that wait for this thread; undefined where none is sorted. */
   readonly toTunnel: TurnQueue | undefined;
+  readonly figures: LineFigures;
   /** Whether several peers may send packets to each other; else every packet is this host's own. */
   readonly isRelay: boolean;
   /** Largest inner packet, bytes. */

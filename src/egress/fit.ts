@@ -22,17 +22,17 @@ const IPV6_MTU_MIN = 1280;
 let identifications = 0;
 
 export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, next, session, length, offset, isOwn, view } = burst;
+  const { count, next, session, path, length, offset, isOwn, view } = burst;
   const { table, associations } = context;
   if (associations.oxtunnel === undefined) return;
   const { sessions } = associations.oxtunnel;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
-    const mtu = sessions.innerMtu(session[row]);
+    const mtu = sessions.innerMtu(path[row]);
     if (length[row] <= mtu) continue;
     const isIpv4 = ipVersion(view, offset[row]) === 4;
     // A host keeps to a reported size for ten minutes, so a size that may change at once is not reported.
-    const isSearching = !sessions.of[session[row]]!.size.isSettled;
+    const isSearching = !sessions.onPath[path[row]]!.size.isSettled;
     const mayCut = isIpv4
       ? isSearching || mayFragment(view, offset[row])
       : isOwn[row] === 1 && canSourceFragment(view, offset[row]); // only the source may fragment IPv6 (RFC 8200 §4.5)
@@ -48,7 +48,7 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
 
 /** The packet becomes its first fragment; the others get rows of their own. False, with nothing changed, without room. */
 function cut(burst: Burst, row: number, mtu: number): boolean {
-  const { bytes, view, offset, length, session, peer, flow, trafficClass, count } = burst;
+  const { bytes, view, offset, length, session, peer, path, flow, trafficClass, count } = burst;
   const at = offset[row];
   const step = fragmentStep(view, at, mtu);
   const payload = payloadBytes(view, at);
@@ -65,6 +65,7 @@ function cut(burst: Burst, row: number, mtu: number): boolean {
     const size = Math.min(step, payload - from);
     length[added] = writeFragment(bytes, view, at, offset[added], from, size, identification);
     session[added] = session[row];
+    path[added] = path[row];
     peer[added] = peer[row];
     flow[added] = flow[row];
     trafficClass[added] = trafficClass[row];

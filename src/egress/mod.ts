@@ -5,6 +5,7 @@
  */
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
 import { batch } from "./batch.ts";
+import { choose } from "./choose.ts";
 import { classify } from "./classify.ts";
 import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
@@ -35,7 +36,8 @@ export function egress(
   steer(burst, context, nowUs); // destination -> peer, session
   classify(burst, context, nowUs); // packet -> flow, class
   queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits
-  fit(burst, context, nowUs); // no larger than the session's path takes
+  choose(burst, context, nowUs); // packet -> path
+  fit(burst, context, nowUs); // no larger than its path takes
   shrink(burst, context, nowUs); // headers that the other end knows -> left out
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext

@@ -2,7 +2,7 @@
 /**
  * A step of egress: packets whose peer's line is busy, and those that are more than one turn carries, wait in queues that are
  * ours to sort, instead of a modem's or the kernel's that are not. Invariant: where no peer has a rate and few packets come at
- * once nothing changes, and a line that is free passes its packets on untouched. Before compression, repair and numbers, so that
+ * once nothing changes, and a line that is free passes its packets on untouched; each packet's wait is counted, 0 too. Before compression, repair and numbers, so that
  * what is dropped has cost none of them. What waits, and what is dropped, is for queue/queues.ts and queue/turn_queue.ts to say.
  * Keeps PROTOCOL R79 and R82.
  */
@@ -15,6 +15,7 @@ import { OXTUNNEL, WIREGUARD } from "../session/table.ts";
 import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
+import { paddedLength } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
 /** Rows up to which a burst is filled with packets that waited. */
@@ -27,6 +28,7 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number, serve
   if (queues !== undefined && queues.findsRates) findRates(burst, context, nowUs);
   if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn(burst, context, toTunnel, nowUs);
   if (hasLines) waitForLines(burst, context, queues, nowUs);
+  if (toTunnel !== undefined) context.figures.passed(burst, TO_SEAL, true);
   // Before those of lines, which come with any burst, and could fill each of them.
   if (served > 0) emitServed(burst, context, served, nowUs);
   if (hasLines) {
@@ -74,13 +76,14 @@ function waitForLines(burst: Burst, context: EgressContext, queues: Queues, nowU
 /** Shows WireGuard's packets in the order in which they go to what finds rates by the TCP inside. */
 function showInner(
   { count, next, session, peer, length, view, offset }: Burst,
-  { table, queues }: EgressContext,
+  { table, queues, mtu }: EgressContext,
   innerAcks: InnerAcks,
   nowUs: number,
 ): void {
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0 || table.protocol[session[row]] !== WIREGUARD) continue;
-    const bytes = length[row] + WIREGUARD_BYTES, isWaiting = queues!.waitingOf(peer[row]) > 0;
+    const bytes = paddedLength(length[row], mtu) + WIREGUARD_BYTES,
+      isWaiting = queues!.waitingOf(peer[row]) > 0;
     innerAcks.sent(peer[row], view, offset[row], length[row], bytes, isWaiting, nowUs);
   }
 }

@@ -4,14 +4,21 @@
  * defined for the packets to come. Invariant: a changed row is a short packet or a whole frame, recognisable by its first
  * byte; any other row stays a bare packet. Where losses are repaired a short packet keeps its frame's head, for a recovered
  * source does not say where its last packet ends. Packets that LZ4 may shrink more are left to compress.ts, unless the
- * flow's last attempts failed and it pauses.
+ * flow's last attempts failed and it pauses. In a session of ROHC that has the place of short packets.
  */
-import { BARE, DEFINITION_BYTES_MAX, SHORT } from "../codec/headers/shrinker.ts";
+import type { RohcSender } from "../codec/headers/rohc_sender.ts";
+import { BARE, DEFINITION_BYTES_MAX, SHORT, type Shrinker } from "../codec/headers/shrinker.ts";
 import { COUNTER } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES } from "../vector/arena.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
-import { FRAME_HEAD_BYTES, FRAME_HEADER_COMPRESSED, isWholePacket, writeFrameHead } from "../wire/frame.ts";
+import {
+  FRAME_HEAD_BYTES,
+  FRAME_HEADER_COMPRESSED,
+  FRAME_ROHC,
+  isWholePacket,
+  writeFrameHead,
+} from "../wire/frame.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -23,31 +30,50 @@ export function shrink(burst: Burst, context: EgressContext, nowUs: number): voi
   const { table, associations } = context;
   const { oxtunnel } = associations;
   if (oxtunnel === undefined) return;
-  const { count, next, session } = burst;
+  const { count, next, session, path } = burst;
   const { of } = oxtunnel.sessions;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
-    if (of[session[row]]!.headers !== undefined) shrinkOne(burst, row, context, nowUs);
+    // Contexts are the first path's, which has the session's row: counters of two paths are in no order.
+    if (path[row] !== session[row]) continue;
+    const { headers, rohc } = of[session[row]]!;
+    if (headers !== undefined || rohc !== undefined) shrinkOne(burst, row, context, nowUs);
   }
 }
 
 function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { view, offset, length, slot, session, flow, trafficClass } = burst;
+  const { bytes: arena, view, offset, length, slot, session, flow, trafficClass } = burst;
   const { associations, compression, flows, metrics } = context;
   const { sessions } = associations.oxtunnel!;
   const at = offset[row], bytes = length[row];
-  if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
-  const { features, headers, repair } = sessions.of[session[row]]!;
+  if (!isWholePacket(view, at)) return;
+  if (bytes > context.shortenedBytesMax) {
+    metrics.column[COUNTER.headers_kept_long]++;
+    return;
+  }
+  const { features, headers, repair, rohc, headerTally } = sessions.of[session[row]]!;
   const mayCompress = compression !== undefined && bytes >= compression.thresholdBytes &&
     (features & FEATURE_LZ4) !== 0;
-  if (mayCompress && flows.pause[flow[row]] === 0) return;
-  const { shrinker } = headers!;
+  if (mayCompress && flows.pause[flow[row]] === 0) {
+    metrics.column[COUNTER.headers_kept_lz4]++;
+    return;
+  }
   const mayDefine = bytes + ADDED_BYTES_MAX <= sessions.innerMtu(session[row]) &&
     at - slot[row] * SLOT_BYTES >= ROOM_BYTES_MIN;
-  const { mismatches } = shrinker;
-  const result = shrinker.shrink(view, at, bytes, mayDefine, nowUs);
-  if (shrinker.mismatches !== mismatches) metrics.column[COUNTER.headers_mismatch]++;
-  if (result === BARE) return;
+  let result = BARE, shrinker: Shrinker | RohcSender;
+  if (rohc !== undefined) {
+    shrinker = rohc.sender;
+    result = rohc.sender.shrink(arena, view, at, bytes, mayDefine, nowUs);
+  } else {
+    shrinker = headers!.shrinker;
+    const { mismatches } = headers!.shrinker;
+    result = headers!.shrinker.shrink(view, at, bytes, mayDefine, nowUs);
+    if (headers!.shrinker.mismatches !== mismatches) metrics.column[COUNTER.headers_mismatch]++;
+  }
+  if (result === BARE) {
+    metrics.column[COUNTER.headers_kept_kind + shrinker.kept]++;
+    return;
+  }
   if (mayCompress) {
     // compress.ts, which counts all other packets of a pause, does not see this one.
     flows.pause[flow[row]]--;
@@ -55,14 +81,21 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   }
   offset[row] = shrinker.at;
   length[row] = shrinker.bytes;
+  const needsHead = repair !== undefined && repair.sends(trafficClass[row]);
   if (result === SHORT) {
-    const headBytes = repair !== undefined && repair.sends(trafficClass[row]) ? FRAME_HEAD_BYTES : 0;
+    const headBytes = needsHead ? FRAME_HEAD_BYTES : 0;
+    const saved = bytes - shrinker.bytes - headBytes, sent = shrinker.fieldBytes + headBytes;
     metrics.column[COUNTER.headers_elided]++;
-    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes - headBytes;
-    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes + headBytes;
-    if (headBytes === 0) return;
+    metrics.column[COUNTER.header_bytes_saved] += saved;
+    metrics.column[COUNTER.header_bytes_sent] += sent;
+    headerTally.packets++;
+    headerTally.bytesSaved += saved;
+    headerTally.bytesSent += sent;
   } else metrics.column[COUNTER.header_definitions]++;
+  // A definition of short packets is no bare packet.
+  if (!needsHead && (result === SHORT || rohc !== undefined)) return;
   offset[row] -= FRAME_HEAD_BYTES;
   length[row] += FRAME_HEAD_BYTES;
-  writeFrameHead(view, offset[row], FRAME_HEADER_COMPRESSED, shrinker.bytes);
+  const kind = rohc === undefined ? FRAME_HEADER_COMPRESSED : FRAME_ROHC;
+  writeFrameHead(view, offset[row], kind, shrinker.bytes);
 }

@@ -26,7 +26,7 @@ export const EADDRINUSE = 98;
 /** Why a port cannot be bound, by its errno. */
 export function bindReason(errno: number): string {
   if (errno === EADDRINUSE) {
-    return "is in use by another program or connection of the relay's host (ss -lntup shows by which)";
+    return "is in use by a program of the relay's host or by a connection through it (ss -lntup shows by which)";
   }
   if (errno === 13) return "may not be bound by this user: choose one from 1024 on";
   return `cannot be bound: errno ${errno}`;

@@ -12,6 +12,7 @@ export class Backlog {
   readonly #length = new Uint32Array(BURST_CAPACITY);
   readonly #session = new Uint32Array(BURST_CAPACITY);
   readonly #peer = new Uint32Array(BURST_CAPACITY);
+  readonly #path = new Uint32Array(BURST_CAPACITY);
   readonly #address = new Uint32Array(4 * BURST_CAPACITY);
   readonly #local = new Uint32Array(4 * BURST_CAPACITY);
   readonly #port = new Uint16Array(BURST_CAPACITY);
@@ -41,6 +42,7 @@ export class Backlog {
     this.#length[place] = burst.length[row];
     this.#session[place] = burst.session[row];
     this.#peer[place] = burst.peer[row];
+    this.#path[place] = burst.path[row];
     this.#port[place] = burst.port[row];
     this.#counter[place] = burst.counter[row];
     this.#headerBytes[place] = burst.headerBytes[row];
@@ -61,6 +63,7 @@ export class Backlog {
     burst.offset[row] = this.#offset[place];
     burst.session[row] = this.#session[place];
     burst.peer[row] = this.#peer[place];
+    burst.path[row] = this.#path[place];
     burst.port[row] = this.#port[place];
     burst.counter[row] = this.#counter[place];
     burst.headerBytes[row] = this.#headerBytes[place];

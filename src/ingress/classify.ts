@@ -62,7 +62,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
         runPackets = runBytes = 0;
       }
     }
-    if (isRead) trafficClass[row] = decided;
+    trafficClass[row] = decided;
     if (isSorted) flow[row] = id;
     runPackets++;
     runBytes += bytes;

@@ -6,6 +6,7 @@ import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { FlowTable } from "../control/flows.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Police } from "../queue/police.ts";
+import type { LineFigures } from "../queue/line_figures.ts";
 import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
@@ -36,6 +37,7 @@ export interface IngressContext {
   readonly innerAcks: InnerAcks | undefined;
   /** Packets for the exit that wait for this thread; undefined where none is sorted. */
   readonly toExit: TurnQueue | undefined;
+  readonly figures: LineFigures;
   /** Undefined for a client, which delivers every packet to its own host. */
   policy: DestinationPolicy | undefined;
   /** Whether the exit sends TO_HAIRPIN rows from one client's mapping to another's. */

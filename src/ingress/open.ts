@@ -3,7 +3,7 @@
  * A step of ingress: one kernel call for each protocol opens the burst; then each authentic packet is checked for replay,
  * and fresh packets update their peer's endpoint, timers and counts, WireGuard's by runs of one session. Invariant: a forged
  * or replayed packet changes nothing about its peer.
- * Keeps PROTOCOL R16, R25, R40 and R44.
+ * Keeps PROTOCOL R16, R25, R40, R44 and R110.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -45,7 +45,7 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
 }
 
 function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { view, next, session, peer, counter, offset, length, headerBytes } = burst;
+  const { view, next, session, path, peer, counter, offset, length, headerBytes } = burst;
   const { table, peers, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row];
@@ -53,7 +53,7 @@ function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowU
     next[row] = DROP.no_session;
   } else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]), sessions.reservedFlags[epoch])) {
     next[row] = DROP.bad_type;
-  } else if (!table.replay.accept(epoch, counter[row])) {
+  } else if (!table.replay.accept(path[row], counter[row])) {
     next[row] = DROP.replayed;
   } else {
     peers.bytesReceived[peer[row]] += length[row];

@@ -7,6 +7,7 @@
  */
 import { DROP } from "../metrics.ts";
 import { Expander } from "../codec/headers/expander.ts";
+import type { RohcReceiver } from "../codec/headers/rohc_receiver.ts";
 import { DEFINITION } from "../codec/headers/shrinker.ts";
 import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, OPENED } from "../vector/burst.ts";
@@ -18,6 +19,9 @@ import type { IngressContext } from "./context.ts";
 
 /** The longest packet that a datagram holds bare; the bound for decompressed packets too. */
 const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
+
+/** Payloads up to this length a loop moves faster than a call: 11 ns for 22 of a game's 32 octets. */
+const LOOP_BYTES_MAX = 80;
 
 /** Makes the packet at `at` the row's packet; the row had its datagram. */
 export function leaveInPlace(
@@ -96,11 +100,22 @@ export function expandInPlace(
   // Whoever sends the packet on puts a header of its own in front, for which every packet has the whole headroom.
   const to = inPlace < start ? start : inPlace;
   // The fields lie in front of the payload, which moves back only, so they survive.
-  if (to !== inPlace) arena.copyWithin(to + template.headerBytes, payloadAt, payloadAt + payloadBytes);
+  if (to !== inPlace) {
+    const payloadTo = to + template.headerBytes;
+    // What the loop changes in front must not be the fields.
+    const isShort = payloadBytes <= LOOP_BYTES_MAX && to - inPlace > 3;
+    if (!isShort) arena.copyWithin(payloadTo, payloadAt, payloadAt + payloadBytes);
+    else moveBack(view, payloadAt, payloadTo, payloadBytes);
+  }
   template.rebuild(view, fieldsAt, view, to, payloadBytes);
   offset[row] = to;
   length[row] = template.headerBytes + payloadBytes;
   next[row] = OPENED;
+}
+
+/** Copies `bytes` from `from` to `to`, further back; up to three octets in front of `to` change, which are headers' here. */
+function moveBack(view: DataView, from: number, to: number, bytes: number): void {
+  for (let i = bytes - 4; i > -4; i -= 4) view.setInt32(to + i, view.getInt32(from + i, true), true);
 }
 
 /** Octets of payload of the short packet at `at`, whose template `expander` then has; -1 if it cannot be rebuilt. */
@@ -108,6 +123,69 @@ function payloadOf(view: DataView, at: number, bytes: number, counter: number, e
   if (!expander.find(view, at, bytes, counter)) return -1;
   const payloadBytes = at + bytes - expander.payloadAt;
   return expander.template.headerBytes + payloadBytes <= PACKET_BYTES_MAX ? payloadBytes : -1;
+}
+
+/** Restores ROHC's packet at `at` into a row of its own. */
+export function addRohc(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+  context: IngressContext,
+): void {
+  const { bytes: arena, view, offset, session, peer } = burst;
+  const isRead = restore(arena, at, bytes, counter, receiver);
+  const added = isRead ? burst.grow(receiver.length, OPENED) : -1;
+  if (added < 0) {
+    context.metrics.drop(isRead ? DROP.arena_full : DROP.unknown_context);
+    return;
+  }
+  put(arena, offset[added], receiver);
+  session[added] = session[row];
+  peer[added] = peer[row];
+  clampMss(
+    view,
+    offset[added],
+    receiver.length,
+    context.associations.oxtunnel!.sessions.innerMtu(burst.path[row]),
+  );
+}
+
+/** Restores ROHC's packet at `at` in its slot, with the whole headroom in front of it; the row had its datagram. */
+export function restoreInPlace(
+  { bytes: arena, slot, offset, length, next }: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+): void {
+  if (!restore(arena, at, bytes, counter, receiver)) {
+    next[row] = DROP.unknown_context;
+    return;
+  }
+  offset[row] = packetStart(slot[row]);
+  put(arena, offset[row], receiver);
+  length[row] = receiver.length;
+  next[row] = OPENED;
+}
+
+/** Whether ROHC's packet could be read, and is as long as a datagram may bring. */
+function restore(
+  arena: Uint8Array,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+): boolean {
+  return receiver.decompress(arena, at, bytes, counter) && receiver.length <= PACKET_BYTES_MAX &&
+    innerLength(receiver.view, 0, receiver.length) === receiver.length;
+}
+
+function put(arena: Uint8Array, at: number, { output, length }: RohcReceiver): void {
+  for (let i = 0; i < length; i++) arena[at + i] = output[i];
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */
@@ -119,7 +197,7 @@ export function addPacket(
   bytes: number,
   context: IngressContext,
 ): void {
-  const { bytes: arena, view, offset, session, peer } = burst;
+  const { bytes: arena, view, offset, session, peer, path } = burst;
   const whole = kind === FRAME_LZ4
     ? lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX)
     : isWhole(view, at, bytes)
@@ -138,7 +216,7 @@ export function addPacket(
   }
   session[added] = session[row];
   peer[added] = peer[row];
-  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
+  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(path[row]));
 }
 
 /** Replaces the row's datagram by the packet of the LZ4 frame at `at`, in a fresh slot, because the two must not overlap. */

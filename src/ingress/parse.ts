@@ -116,7 +116,7 @@ function parseOxtunnel(
   admitted: boolean,
   nowUs: number,
 ): void {
-  const { view, offset, length, next, session, peer } = burst;
+  const { view, offset, length, next, session, peer, path } = burst;
   const { table, datagramAead, associations } = context;
   const at = offset[row];
   if (datagramAead === undefined) {
@@ -136,6 +136,7 @@ function parseOxtunnel(
       return;
     }
     session[row] = owner;
+    path[row] = table.path[found];
     peer[row] = table.peer[owner];
     if (associations.oxtunnel!.sessions.refuses(owner, burst.address, 4 * row)) next[row] = DROP.untrusted;
     else next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;

@@ -48,8 +48,20 @@ export async function replaceFile(path: string, text: string): Promise<void> {
 
 /** A file's new name is durable only once its directory is. */
 async function syncDirectoryOf(path: string): Promise<void> {
-  using directory = await Deno.open(dirname(path), { read: true });
-  await directory.sync();
+  await unlessUnreadable(async () => {
+    using directory = await Deno.open(dirname(path), { read: true });
+    await directory.sync();
+  });
+}
+
+/** An installed command that writes a file to "/" may read nothing else there; such a file is its maker's, and its name soon durable. */
+async function unlessUnreadable<T>(read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
 }
 
 /** Gives a file another name in its directory. Throws CommandError. */
@@ -155,8 +167,9 @@ export async function readIfPresent(path: string): Promise<string | undefined> {
  * directory's owner take over any file.
  */
 async function giveToOwner(path: string): Promise<void> {
-  const [made, home] = await Promise.all([Deno.lstat(path), Deno.stat(dirname(path))]);
-  if (home.uid === null || (made.uid === home.uid && made.gid === home.gid)) return;
+  const home = await unlessUnreadable(() => Deno.stat(dirname(path)));
+  const made = await Deno.lstat(path);
+  if (home === undefined || home.uid === null || (made.uid === home.uid && made.gid === home.gid)) return;
   try {
     await lchown(path, home.uid, home.gid!);
   } catch {

@@ -3,9 +3,17 @@
  * Invariant: a peer is never sent more than its record, or else the configuration, allows, where packets can wait; what it may send
  * is asked of it and policed. Holds numbers by peer; the queues and the police act on them. Bytes a second, IP and UDP headers
  * included; 0 for no rate.
+ * Keeps PROTOCOL R100.
  */
+import { RATE_MIN_BPS } from "../control/told_rates.ts";
 import type { Police } from "./police.ts";
 import type { Queues } from "./queues.ts";
+
+/**
+ * A peer that asks for less, by a number on the wire that nothing else bounds, is sent as much all the same, bytes a second: below, a
+ * full packet takes longer than a session's timers wait.
+ */
+const TOLD_MIN = RATE_MIN_BPS / 8;
 
 /** A record's rates, bits a second, as session/peer_record.ts has them. */
 export interface RecordRates {
@@ -42,10 +50,10 @@ export class PeerRates {
     return own > 0 && all > 0 ? Math.min(own, all) : Math.max(own, all);
   }
 
-  /** Takes the rate that the peer asks this end not to exceed. */
+  /** Takes the rate that the peer asks this end not to exceed, TOLD_MIN at least; 0 for none. */
   told(peer: number, bytesPerS: number, nowUs: number): void {
     if (this.#queues === undefined) return;
-    this.#told[peer] = bytesPerS;
+    this.#told[peer] = bytesPerS > 0 ? Math.max(TOLD_MIN, bytesPerS) : 0;
     this.found(peer, 0, nowUs);
   }
 

@@ -41,7 +41,7 @@ export interface QueueOptions extends WaitingOptions {
   /** The rate of peers for which neither `setRate` nor `setOwnDefault` was called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
-  /** Told whose packets `waited`, `lost` and `marked` are of, and of those that need not wait. */
+  /** Told whose packets `waited`, `lost` and `marked` are of, and whose come to a line. */
   figures?: LineFigures;
 }
 
@@ -76,6 +76,8 @@ export class Queues implements FlowOwner {
   readonly #usPerByte = new Float64Array(LINES_MAX);
   /** When the bytes that were sent will have left the line, microseconds. */
   readonly #clockUs = new Float64Array(LINES_MAX);
+  /** Bytes charged since `settle` was last told what went. */
+  readonly #charged = new Float64Array(LINES_MAX);
   readonly #waiting = new Uint32Array(LINES_MAX);
   /** Flows that have packets, or had some in the last turn. */
   readonly #flows = new Uint32Array(LINES_MAX);
@@ -223,6 +225,7 @@ export class Queues implements FlowOwner {
     this.#lineOf[peer] = line + 1;
     this.#peer[line] = peer;
     this.#clockUs[line] = nowUs;
+    this.#charged[line] = 0;
     this.#tinClockUs.fill(nowUs, TINS * line, TINS * (line + 1));
     return line;
   }
@@ -277,11 +280,7 @@ export class Queues implements FlowOwner {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
     this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
-    const { figures } = this.#o;
-    if (figures !== undefined) {
-      figures.look(burst.peer[row]);
-      figures.waited(trafficClass, 0);
-    }
+    this.#o.figures?.look(burst.peer[row]); // it is told of from now on
     return PASSES;
   }
 
@@ -294,8 +293,26 @@ export class Queues implements FlowOwner {
 
   #charge(line: number, tin: number, bytes: number, leastUs: number): void {
     const us = bytes * this.#usPerByte[line];
+    this.#charged[line] += bytes;
     this.#clockUs[line] = Math.max(this.#clockUs[line], leastUs) + us;
     this.#tinClockUs[tin] = Math.max(this.#tinClockUs[tin], leastUs) + us / TIN_SHARES[tin % TINS];
+  }
+
+  /**
+   * Corrects what the peer's line was charged: `bytes` have gone in datagrams, IP and UDP headers counted. What was left out,
+   * compressed or sent together costs the line nothing, and repairs, reports and padding cost what they are; else a found rate,
+   * which counts datagrams, would fall from probe to probe. Packets that were charged and are still held count when they go.
+   */
+  settle(peer: number, bytes: number, nowUs: number): void {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return;
+    const excess = bytes - this.#charged[line];
+    this.#charged[line] = 0;
+    if (excess === 0) return;
+    this.#clockUs[line] = Math.max(this.#clockUs[line] + excess * this.#usPerByte[line], nowUs - LATE_US);
+    if (excess < 0 && this.#waiting[line] > 0) {
+      this.#due.set(line, Math.max(this.#clockUs[line], nowUs + SLEEP_US));
+    }
   }
 
   #enqueue(burst: Burst, row: number, line: number, known: number, nowUs: number): number {
@@ -303,8 +320,9 @@ export class Queues implements FlowOwner {
     if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
-      if (this.#flows[line] >= this.#most) this.#sweep(line);
-      if (this.#flows[line] >= this.#most) return IS_LOST;
+      // Flows without packets stay for a turn, and leave as much to other lines as packets do.
+      if (this.#flows[line] >= Math.min(this.#most, tins.room)) this.#sweep(line);
+      if (this.#flows[line] >= Math.min(this.#most, tins.room)) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
       this.#flows[line]++;

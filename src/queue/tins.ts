@@ -94,6 +94,11 @@ export class Tins {
     this.#freeCount = flows;
   }
 
+  /** Flows that may still begin. */
+  get room(): number {
+    return this.#freeCount;
+  }
+
   /** A flow without packets in the tin, or NONE when there are too many. The caller adds a packet before anything else. */
   begin(tin: number): number {
     if (this.#freeCount === 0) return NONE;

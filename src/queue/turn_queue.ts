@@ -22,22 +22,31 @@ export const TURN_CODEL = { targetUs: 1000, intervalUs: 20_000 };
 const TURN_BYTES = 24_224, TURN_BYTES_MIN = 1514;
 /** Bytes by which a tin that had nothing to send may be behind the others. */
 const BEHIND_BYTES = 65_536;
-/** After a drop of fewer packets than this, no flow is looked for to drop from for THIN_US (microseconds): looking costs more. */
-const THIN_PACKETS = 4, THIN_US = 1000;
+/**
+ * To look for the flow to drop from costs more than a few packets: after a drop of fewer than THIN_PACKETS the peer has none looked
+ * for before the next THIN_US, and with LOOKS_MAX such drops in that time nobody has. Microseconds.
+ */
+const THIN_PACKETS = 4, THIN_US = 1000, LOOKS_MAX = 8;
 
 export interface TurnQueueOptions extends WaitingOptions {
   /** Rows of the table of flows. */
   flows: number;
   /** Peers are 0 to peers - 1. */
   peers: number;
-  /** The most packets that one peer may have waiting. */
-  peerPackets: number;
+  /**
+   * How many times the room that is left one peer may have waiting, in packets and in flows. So peers that fill up, however many, leave
+   * some for one more (as queues.ts, `#most`): with 3, one takes three quarters, two take three sevenths each. Infinity for one peer alone.
+   */
+  peerRoom: number;
+  /** Told whose packets `waited`, `lost` and `marked` are of. */
+  look: (peer: number) => void;
 }
 
 export class TurnQueue implements FlowOwner {
   readonly #packets: Waiting;
   readonly #tins: Tins;
-  readonly #peerPacketsMax: number;
+  readonly #peerRoom: number;
+  readonly #look: (peer: number) => void;
   /** By row of the table of flows: the flow among `#tins` plus one, or 0. */
   readonly #queueOf: Uint32Array;
   // By flow among `#tins`: its row in the table of flows, and its peer.
@@ -51,13 +60,18 @@ export class TurnQueue implements FlowOwner {
   /** Bytes sent, and by tin the bytes after which its share of them allows the next packet. */
   #sent = 0;
   readonly #tinDue = new Float64Array(TINS);
-  #thinAgainUs = -Infinity;
+  /** By peer: the span of THIN_US in which no flow of its own is looked for; and drops of few packets in the present one. */
+  readonly #thinnedIn: Uint32Array;
+  #looks = 0;
+  #span = 0;
 
   constructor(arena: Arena, options: TurnQueueOptions) {
-    const { flows, peers, packets, peerPackets } = options;
+    const { flows, peers, packets, peerRoom } = options;
     this.#tins = new Tins(1, packets);
     this.#packets = new Waiting(arena, this.#tins, options);
-    this.#peerPacketsMax = peerPackets;
+    this.#peerRoom = peerRoom;
+    this.#look = options.look;
+    this.#thinnedIn = new Uint32Array(peers).fill(NONE);
     this.#queueOf = new Uint32Array(flows);
     this.#rowOf = new Uint32Array(packets);
     this.#peerOf = new Uint32Array(packets);
@@ -90,6 +104,8 @@ export class TurnQueue implements FlowOwner {
     const tin = tinOf(burst.trafficClass[row]);
     let flow = this.#queueOf[flowRow] - 1;
     if (flow < 0) {
+      // Flows without packets stay for a turn; a peer that has too many of them waits for its own to end.
+      if (this.#flowsOf[peer] >= this.#peerRoom * tins.room) return IS_LOST;
       flow = tins.begin(tin);
       if (flow === NONE) return IS_LOST;
       this.#queueOf[flowRow] = flow + 1;
@@ -105,18 +121,29 @@ export class TurnQueue implements FlowOwner {
 
   /** Whether one more of the peer's may wait: room is made at the cost of the largest flow, of the peer where the peer has too many. */
   #hasRoom(peer: number, nowUs: number): boolean {
-    const isPeerFull = this.#packetsOf[peer] >= this.#peerPacketsMax;
-    if (!isPeerFull && this.#packets.room > 0) return true;
-    if (nowUs < this.#thinAgainUs) return false;
+    const { room } = this.#packets;
+    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * room;
+    if (!isPeerFull && room > 0) return true;
+    if (!this.#mayLook(peer, nowUs)) return false;
     const flow = this.#tins.fattest(0, isPeerFull ? this.#peerOf : undefined, peer);
-    if (flow === NONE) {
-      this.#sweep(); // flows without packets hold what it needs
-      return false;
+    const packets = flow === NONE ? 0 : this.#packets.thinning(flow);
+    if (packets < THIN_PACKETS) {
+      this.#thinnedIn[peer] = this.#span;
+      this.#looks++;
     }
-    const packets = this.#packets.thinning(flow);
-    if (packets < THIN_PACKETS) this.#thinAgainUs = nowUs + THIN_US;
+    if (packets === 0) return false;
+    this.#look(this.#peerOf[flow]);
     for (let left = packets; left > 0; left--) this.#packets.lose(this.#takeFirst(flow), "queue_overflow");
-    return this.#packets.room > 0 && this.#packetsOf[peer] < this.#peerPacketsMax;
+    return true;
+  }
+
+  #mayLook(peer: number, nowUs: number): boolean {
+    const span = Math.floor(nowUs / THIN_US) >>> 0;
+    if (this.#span !== span) {
+      this.#span = span;
+      this.#looks = 0;
+    }
+    return this.#thinnedIn[peer] !== span && this.#looks < LOOKS_MAX;
   }
 
   #takeFirst(flow: number): number {
@@ -141,6 +168,7 @@ export class TurnQueue implements FlowOwner {
         packets.release(place);
         continue;
       }
+      this.#look(peer);
       if (packets.isLost(flow, place, nowUs)) continue;
       const bytes = packets.length[place];
       tins.spend(flow, bytes);

@@ -32,13 +32,16 @@ const SHARE = 0.97, SHARE_MIN = 0.1, DRAIN_US = 100_000;
 const AHEAD_SHARE = 0.5;
 /** A queue that stands, microseconds. */
 const DRAIN_QUEUE_US = 6000;
-/** What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. */
-const MEASURED_US = 15_000, LASTING_US = 150_000;
+/**
+ * What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. Less
+ * than MEASURED_SEGMENTS full packets tell nothing: a few acknowledgements that some program's turn delays look like a slow line.
+ */
+const MEASURED_US = 15_000, LASTING_US = 150_000, MEASURED_SEGMENTS = 2;
 /**
  * Whether a queue grows or goes is told apart from noise by CHANGE_SHARE of the time. One that does neither is no queue, or exactly what
- * is sent too much: each STILL_US the rate is lowered by STILL_SHARE to see which. Microseconds.
+ * is sent too much, if the sender uses OURS_SHARE of the rate: each STILL_US that is lowered by STILL_SHARE to see which. Microseconds.
  */
-const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95;
+const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95, OURS_SHARE = 0.5;
 /**
  * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is the path's new
  * length, or, the second time within AGAIN_US, other senders' traffic. This end does not try to drain such a queue for LEAVE_US.
@@ -300,11 +303,14 @@ export class PathRate {
     this.#queueMostUs = Math.max(this.#queueMostUs, this.queueUs);
     const tookUs = this.#arrivedUs - this.#queueArrivedUs;
     const grownUs = tookUs - (sentUs - this.#queueSentUs), hasStood = nowUs - this.#queueSinceUs;
-    if (tookUs >= MEASURED_US) {
+    const arrived = rate.delivered - this.#queueDelivered;
+    if (tookUs >= MEASURED_US && arrived >= MEASURED_SEGMENTS * MSS) {
       const isChanging = Math.abs(grownUs) > CHANGE_SHARE * tookUs;
-      const bytesPerS = (rate.delivered - this.#queueDelivered) / tookUs * 1e6;
+      const bytesPerS = arrived / tookUs * 1e6;
       if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);
-      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bbr.bw, true, nowUs);
+      else if (tookUs >= STILL_US && bytesPerS > OURS_SHARE * bbr.bw) {
+        bbr.onQueue(rate, STILL_SHARE * bbr.bw, true, nowUs);
+      }
       if (tookUs >= (isChanging ? LASTING_US : STILL_US)) this.#measureFrom(sentUs);
     }
     if (hasStood >= OTHERS_US + 2 * this.#queueMostUs) this.#takeForLength(nowUs);

@@ -31,6 +31,8 @@ export class Arrivals {
   readonly #reordering = new Reordering();
   readonly #us = new Float64Array(FATES_KEPT);
   readonly #marks = new Uint8Array(FATES_KEPT);
+  /** Counters of which another path brought a copy, perhaps before they come themselves; undefined before the first. */
+  #copied: Float64Array | undefined;
   readonly #first: number;
   readonly #isFrugal: boolean;
   // With forgetting: protected datagrams that are settled, and those of them that never came.
@@ -90,8 +92,10 @@ export class Arrivals {
   #advance(highest: number, counter: number, nowUs: number): void {
     const settled = counter - SETTLED;
     for (let i = Math.max(this.#first, highest + 1 - SETTLED); i <= Math.min(settled, highest); i++) {
-      const mark = this.#marks[i % FATES_KEPT];
-      if ((mark & UNPROTECTED) === 0) this.#settle(mark === 0 && !this.runs.hasArrived(i));
+      const mark = this.#marks[i % FATES_KEPT], hasCome = this.runs.hasArrived(i);
+      const isCopied = this.#copied !== undefined && this.#copied[i % FATES_KEPT] === i;
+      if (isCopied && !hasCome) this.#countRepaired();
+      if ((mark & UNPROTECTED) === 0) this.#settle(mark === 0 && !isCopied && !hasCome);
     }
     // Of a jump no more than is remembered: a peer may jump by 2^31.
     for (let left = Math.min(settled - highest, FATES_KEPT); left > 0; left--) this.#settle(true);
@@ -137,8 +141,18 @@ export class Arrivals {
   /** Notes that repair brought the datagram's packets back. */
   onRepaired(counter: number): void {
     if (this.runs.isKept(counter)) this.#marks[counter % FATES_KEPT] |= BROUGHT_BACK;
+    this.#countRepaired();
+  }
+
+  #countRepaired(): void {
     this.repaired++;
     this.#changes++;
+  }
+
+  /** Notes that a copy of the datagram's packets came on another path: it counts as repaired if the datagram never comes. */
+  onCopied(counter: number): void {
+    this.#copied ??= new Float64Array(FATES_KEPT).fill(-1);
+    this.#copied[counter % FATES_KEPT] = counter;
   }
 
   /**

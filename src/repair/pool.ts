@@ -73,14 +73,17 @@ export class Repairs {
 
   /**
    * The receiving side for one more session; undefined when SESSIONS_MAX have one.
-   * @param first the first counter of which everything that arrives is shown to it. @param isAsking whether it asks.
+   * @param first the first counter of which everything that arrives is shown to it. @param isAsking whether it asks, and
+   * @param pathNumber about which path.
    */
-  takeReceiver(first: number, isAsking = false): RepairReceiver | undefined {
+  takeReceiver(first: number, isAsking = false, pathNumber = 0): RepairReceiver | undefined {
     if (this.#receiving.size === SESSIONS_MAX) return undefined;
     const receiver = new RepairReceiver(
       this.options.kernel,
       first,
-      isAsking ? { deadlineUs: this.options.gameDeadlineUs, target: this.options.target } : undefined,
+      isAsking
+        ? { deadlineUs: this.options.gameDeadlineUs, target: this.options.target, pathNumber }
+        : undefined,
     );
     this.#receiving.add(receiver.tally);
     return receiver;

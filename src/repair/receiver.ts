@@ -51,10 +51,16 @@ export class RepairReceiver {
    * @param first the first counter of which everything that arrives is shown to this.
    * @param asking how this end asks; undefined where it does not.
    */
-  constructor(kernel: ShardKernel, first: number, asking?: { deadlineUs: number; target: number }) {
+  constructor(
+    kernel: ShardKernel,
+    first: number,
+    asking?: { deadlineUs: number; target: number; pathNumber?: number },
+  ) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
     this.arrivals = new Arrivals(first, asking !== undefined);
-    if (asking) this.requests = new Requests(this.arrivals, asking.deadlineUs, asking.target);
+    if (asking) {
+      this.requests = new Requests(this.arrivals, asking.deadlineUs, asking.target, asking.pathNumber);
+    }
   }
 
   /** Repairs that arrived and were not needed. */
@@ -79,6 +85,13 @@ export class RepairReceiver {
     }
     this.decoder.add(counter, bytes, at, length);
     return true;
+  }
+
+  /** Takes the packets of a datagram that did not come yet, of which another path brought a copy: nothing need bring it back. */
+  copied(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
+    if (!this.decoder.add(counter, bytes, at, length)) return;
+    this.arrivals.onCopied(counter);
+    this.requests?.recovered(counter, nowUs);
   }
 
   /**

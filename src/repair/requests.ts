@@ -62,6 +62,7 @@ export class Requests {
   late = 0;
   useless = 0;
   readonly #arrivals: Arrivals;
+  readonly #pathNumber: number;
   readonly #path: AskingPath = { rttUs: -1, usableUs: 0, loss: 0, backLoss: 0, burstUs: 0, target: 0.001 };
   // The newest marked datagram: counter, mark, arrival. -1 before the first.
   #anchor = -1;
@@ -103,7 +104,9 @@ export class Requests {
   #copies = 0;
   #credit = ASK_BYTES_MAX;
 
-  constructor(arrivals: Arrivals, deadlineUs: number, target: number) {
+  /** @param pathNumber of the path whose datagrams are asked for. */
+  constructor(arrivals: Arrivals, deadlineUs: number, target: number, pathNumber = 0) {
+    this.#pathNumber = pathNumber;
     this.#arrivals = arrivals;
     this.deadlineUs = deadlineUs;
     this.#path.target = target;
@@ -444,7 +447,7 @@ export class Requests {
 
   #emit(view: DataView, at: number, isAlone: boolean): number {
     if (this.#entries === 0) return 0;
-    let to = writeRequest(view, at, 0, this.#entries);
+    let to = writeRequest(view, at, this.#pathNumber, this.#entries);
     for (let e = 0; e < this.#entries; e++) {
       to = writeRequestEntry(view, to, this.#entryBehind[e], this.#entryFirst[e], this.#entryCount[e]);
     }

@@ -56,6 +56,7 @@ export class SessionRepair {
   #unrepairedCounted = 0;
   readonly #requestsCounted = { asked: 0, answered: 0, late: 0, useless: 0 };
 
+  readonly #pathNumber: number;
   /** Whether this end marks what may be asked for, asks, and answers: both ends agreed. */
   readonly isAsking: boolean;
   /** Marked datagrams until the deadline is told again. */
@@ -64,11 +65,12 @@ export class SessionRepair {
   #toldTimes = 0;
   readonly #scratch = new DataView(new ArrayBuffer(FRAME_HEAD_BYTES + REQUEST_MAX_BYTES));
 
-  /** @param isAsking whether both ends agreed to repair on request. */
-  constructor(pool: Repairs, host: RepairHost, isAsking = false) {
+  /** @param isAsking whether both ends agreed to repair on request. @param pathNumber of the path whose losses are repaired. */
+  constructor(pool: Repairs, host: RepairHost, isAsking = false, pathNumber = 0) {
     this.#pool = pool;
     this.#host = host;
     this.isAsking = isAsking;
+    this.#pathNumber = pathNumber;
   }
 
   /** Whether what this end sends is repaired, from its first packet of a protected class on. */
@@ -186,7 +188,7 @@ export class SessionRepair {
       // Nothing of this burst has been unframed: this datagram and those behind it are all shown.
       const highest = this.#host.highestReceived();
       const first = burst.counter[row] === highest ? highest : highest + 1;
-      this.receiving = this.#pool.takeReceiver(first, true);
+      this.receiving = this.#pool.takeReceiver(first, true, this.#pathNumber);
       if (this.receiving === undefined) return;
     }
     const { receiving, sending } = this;
@@ -221,7 +223,7 @@ export class SessionRepair {
   /** Takes a request of the other end, whose body of `length` bytes is at `at`. What is sent again, `hasWord` tells. */
   onRequest(view: DataView, at: number, length: number, nowUs: number): void {
     const { sending } = this;
-    if (sending === undefined || readRequestPath(view, at) !== 0) return;
+    if (sending === undefined || readRequestPath(view, at) !== this.#pathNumber) return;
     const { kept } = sending.sender, { refused } = kept;
     this.#pool.counters.add("requests_received", 1);
     for (let i = 0; i < requestEntries(length); i++) {
@@ -246,7 +248,11 @@ export class SessionRepair {
   /** Takes the body of a repair frame that the datagram with `counter` carries; false when it is malformed. */
   repairReceived(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
     if (this.receiving === undefined && !this.#hasEnded) {
-      this.receiving = this.#pool.takeReceiver(this.#host.highestReceived() + 1, this.isAsking);
+      this.receiving = this.#pool.takeReceiver(
+        this.#host.highestReceived() + 1,
+        this.isAsking,
+        this.#pathNumber,
+      );
     }
     const { receiving } = this;
     if (receiving === undefined) return true;
@@ -254,6 +260,16 @@ export class SessionRepair {
     this.#pool.counters.add("repairs_received", 1);
     this.#pool.counters.add("repair_bytes_received", FRAME_HEAD_BYTES + length);
     return true;
+  }
+
+  /** Takes the packets of a datagram that did not come, of which a copy came on another path. */
+  copyReceived(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
+    this.receiving?.copied(bytes, at, length, counter, nowUs);
+  }
+
+  /** Notes that the datagram in `row`, which holds a copy of another path's packets and is reported, was numbered. */
+  copySent(burst: Burst, row: number, nowUs: number): void {
+    if (this.sends(burst.trafficClass[row])) this.sending!.datagramSent(burst, row, true, false, nowUs);
   }
 
   /** Solves for lost datagrams; returns how many came back. Each is there, by its index, until the next call. */

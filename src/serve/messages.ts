@@ -60,6 +60,8 @@ export type FromWorker =
     listen: string;
     exit: string;
     failed: string[];
+    /** Forwards of this Worker's peers that its exit could not open. */
+    refused: RefusedPeerForward[];
     /** Descriptors that outlive the Worker unless somebody closes them. */
     descriptors: number[];
   }

@@ -5,6 +5,7 @@
 import type { Environment } from "../config.ts";
 import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 import { logger, setupLogging } from "../process/logging.ts";
+import { onParentGone } from "../process/parent.ts";
 import { readSetup, RelayProcess } from "./relay_process.ts";
 import { ServiceManager, serviceWishes } from "../process/service_manager.ts";
 
@@ -39,6 +40,7 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGTERM", onStop);
   Deno.addSignalListener("SIGINT", onStop);
   Deno.addSignalListener("SIGHUP", onHangup);
+  const endWatch = onParentGone(onStop);
   const relay = await RelayProcess.start(setup);
   onReload = () =>
     void relay.reload().catch(({ message }) =>
@@ -49,6 +51,7 @@ export async function serve(args: string[]): Promise<number> {
 
   const code = await stopped.promise;
   log.info("stopping");
+  endWatch();
   manager?.stopping();
   await relay.stop();
   manager?.close();

@@ -32,9 +32,10 @@ import { queuesOptions } from "../tunnel_options.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
-import { describeRefused, type PeerForward, type RefusedPeerForward } from "./forwards.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
-import { warmUp } from "./warmup.ts";
+import type { HeaderMethod } from "../wire/parameters.ts";
+import { warmUp } from "../process/warmup.ts";
 
 const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
@@ -188,7 +189,7 @@ async function start(message: StartMessage): Promise<void> {
   }
   const relay = makeRelay(message, { arena, columns, kernels, port, exit });
   const { failed } = relay.replacePeers(message.peers, monotonicUs());
-  failed.push(...describeRefused(setForwards(exit, message.forwards ?? [])));
+  const refused = setForwards(exit, message.forwards ?? []);
   const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
   running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
   if (message.failAfterMs !== undefined) {
@@ -200,7 +201,12 @@ async function start(message: StartMessage): Promise<void> {
   driver.start();
   // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
   const descriptors = [...exit.processDescriptors ?? []];
-  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed, refused, descriptors });
+}
+
+/** How headers are made small, best first. */
+function headerMethods({ enableRohc, headers: { methods } }: Config): readonly HeaderMethod[] {
+  return enableRohc ? ["rohc", ...methods.filter((method) => method !== "rohc")] : methods;
 }
 
 /** The core, without peers yet. */
@@ -221,6 +227,7 @@ function makeRelay(
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
     headersOfBulk: config.headers.bulk,
+    headerMethods: headerMethods(config),
     headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),

@@ -13,7 +13,7 @@ import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
 import { logger, redactAddress, sparingWarning } from "../process/logging.ts";
-import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
+import { describeRefused, type PeerForward, type RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, PeersReport, ToWorker } from "./messages.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
@@ -162,8 +162,10 @@ export class WorkerHandle {
       this.#restartMs = Math.min(RESTART_MAX_MS, 2 * this.#restartMs);
       this.#worker = this.#makeWorker();
       try {
-        const { failed } = await this.start(this.#message!);
-        for (const reason of failed) logger("worker").error("{reason}", { reason });
+        const { failed, refused } = await this.start(this.#message!);
+        for (const reason of [...failed, ...describeRefused(refused)]) {
+          logger("worker").error("{reason}", { reason });
+        }
         logger("worker").info("it runs again; clients make new handshakes by themselves");
       } catch (error) {
         this.#replace((error as Error).message);

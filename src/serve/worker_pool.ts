@@ -3,14 +3,14 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
-import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
-import type {
-  AdmittedPeer,
-  PeerSnapshot,
-  PeerTraffic,
-  RelaySnapshot,
-  SeenPeers,
+import {
+  addLatencies,
+  type AdmittedPeer,
+  type PeerSnapshot,
+  type PeerTraffic,
+  type RelaySnapshot,
+  type SeenPeers,
 } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
@@ -101,9 +101,9 @@ export class WorkerPool {
     const { forget } = await this.#doors.setPeers(served);
     await forget();
     const forwards = forwardsOf(served);
-    const refused = await this.#doors.setForwards(forwards);
+    const byHost = await this.#doors.setForwards(forwards);
     const counters = this.metrics.map(({ shared }) => shared);
-    const [first] = await Promise.all(this.#handles.map((handle, worker) =>
+    const ready = await Promise.all(this.#handles.map((handle, worker) =>
       handle.start({
         type: "start",
         ...common,
@@ -116,11 +116,11 @@ export class WorkerPool {
         device: device?.description,
         mailboxes,
         bell: bells[worker],
-        forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
+        forwards: byHost ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
-    this.#refused = refused ?? [];
-    return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
+    this.#refused = byHost ?? ready.flatMap(({ refused }) => refused);
+    return { ...ready[0], failed: [...ready[0].failed, ...describeRefused(this.#refused)] };
   }
 
   /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
@@ -145,7 +145,7 @@ export class WorkerPool {
     return this.#peers;
   }
 
-  /** Forwards that the host could not open when they were last changed; at the start, those of the tun exit. */
+  /** Forwards that the host, or a Worker's exit, could not open when they were last changed. */
   get refused(): readonly RefusedPeerForward[] {
     return this.#refused;
   }
@@ -303,10 +303,7 @@ export class WorkerPool {
         .map((peer) => this.#named(peer)),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
-      delays: {
-        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
-        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
-      },
+      delays: addLatencies(all.flatMap((snapshot) => snapshot?.delays ?? [])),
     };
   }
 

@@ -71,6 +71,7 @@ export class Attempts {
     const state = session === NONE
       ? undefined
       : protocol.writeInitiation(message, peer, session, timestamp, nowUs, early);
+    peer.refused = undefined;
     peer.lastInitiationSentUs = nowUs;
     peer.attempts++;
     peer.retryAtUs = nowUs + this.#spacingUs(peer, protocol) + this.jitterUs();

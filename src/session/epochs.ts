@@ -23,12 +23,18 @@ export class Epochs {
 
   /** The session on which a packet to the peer may go now, or NONE. */
   sendable(id: number, nowUs: number): number {
-    const { peers, table } = this.#s;
-    const session = peers.current[id];
-    return session !== NONE && nowUs < table.endsUs[session] &&
-        table.sendCounter[session] < table.sendLimit[session]
-      ? session
-      : NONE;
+    const session = this.#s.peers.current[id];
+    return session !== NONE && this.#isOpen(session, nowUs) ? session : NONE;
+  }
+
+  /** Whether the session is the one before the peer's present one, and the other end still opens what is sent under it. */
+  isStillOpen(id: number, session: number, nowUs: number): boolean {
+    return session === this.#s.peers.previous[id] && this.#isOpen(session, nowUs);
+  }
+
+  #isOpen(session: number, nowUs: number): boolean {
+    const { table } = this.#s;
+    return nowUs < table.endsUs[session] && table.sendCounter[session] < table.sendLimit[session];
   }
 
   /**

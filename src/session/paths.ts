@@ -3,8 +3,8 @@
  * The table of paths: for each an outer endpoint of the other end, this host's address towards it, and what is known of
  * the way, as columns. Rows: the first path of an OxTunnel session has the session's row; behind these each peer has a row
  * of its own, its home, which is the path of all its WireGuard sessions. `SessionTable.path` names a session's path; `of`
- * names the path that leads to a peer, with or without a session. Rows for a session's second path are to be added behind
- * the homes. Counters sent are a key's, and so in the session table.
+ * names the path that leads to a peer, with or without a session. A session's further paths have the rows of their first
+ * connection ids (`SessionTable.allocatePath`). Counters sent are a key's, and so in the session table.
  * Invariant: only an authentic packet, a validated path (session/oxtunnel/paths.ts) or the client by hand moves an
  * endpoint, and a peer whose session ends keeps the endpoint at home. Sends nothing.
  * Keeps PROTOCOL R16.
@@ -100,7 +100,18 @@ export class Paths {
 
   /** Begins the path of an OxTunnel session at the peer's present endpoint; nothing is known of the way. */
   begin(path: number, id: number): void {
+    this.#forgetWay(path);
     this.copy(this.of(id), path);
+  }
+
+  /** Begins a further path of a session, whose endpoint is yet to be found; nothing is known of the way. */
+  beginAnew(path: number): void {
+    this.#forgetWay(path);
+    this.port[path] = 0;
+    for (let i = 0; i < 4; i++) this.address[4 * path + i] = this.local[4 * path + i] = 0;
+  }
+
+  #forgetWay(path: number): void {
     this.datagramBytes[path] = BASE_BYTES;
     this.searchAtUs[path] = Infinity;
     this.rttUs[path] = -1;

@@ -2,11 +2,11 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
-import type { DelayFigures } from "../control/delay_figures.ts";
+import { addDelays, type DelayFigures, delayFigures } from "../control/delay_figures.ts";
 import type { DelayCounts } from "../control/delays.ts";
-import type { ClassLabel } from "../metrics.ts";
+import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
 import type { SessionFigures } from "../repair/figures.ts";
-import type { AeadName } from "../wire/parameters.ts";
+import type { AeadName, HeaderMethod } from "../wire/parameters.ts";
 
 /** A peer as the store keeps it. */
 export interface PeerRecord {
@@ -68,10 +68,19 @@ export interface PeerTraffic {
 
 const KEY_BYTES = 32;
 
-/** 64 kbit/s and 100 Gbit/s. */
-export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
+export {
+  RATE_MAX_BPS as PEER_RATE_MAX_BPS,
+  RATE_MIN_BPS as PEER_RATE_MIN_BPS,
+} from "../control/told_rates.ts";
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
+/** How a session makes headers small, and what they and their stand-ins take, mean bytes a packet. */
+export interface HeaderFigures {
+  method: HeaderMethod;
+  before: number;
+  after: number;
+}
+
 export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
@@ -95,9 +104,42 @@ export interface PeerSnapshot extends SessionFigures {
   lossRatio?: number;
   /** Round trip seen in the last handshake, milliseconds. */
   rttMs?: number;
+  /** Mean bytes of headers of packets to the peer that went without them, and of what stood for them; absent without any. */
+  headers?: HeaderFigures;
   /** The way to the peer as this end sees it; absent where nothing is known and nothing waited. */
   line?: LineSnapshot;
+  /** The paths of its session, by their numbers; absent where there is one. */
+  paths?: PathSnapshot[];
 }
+
+/** One of several paths of a session (PROTOCOL §17), as this end sends on it. */
+export interface PathSnapshot {
+  number: number;
+  /** "address:port" of the other end; absent while it has not answered there. */
+  endpoint?: string;
+  /** A client's door to the path, 0 for the system's choice. */
+  door: number;
+  /** What goes there now, and whether data goes out and nothing comes. */
+  uses: PathUse[];
+  isSilent: boolean;
+  isMetered: boolean;
+  rttMs?: number;
+  /** Share of what was sent there that was lost of late, and what waits on the way; absent without reports. */
+  lossRatio?: number;
+  queueMs?: number;
+  /** The largest datagram that it is known to take, bytes of UDP payload. */
+  datagramBytes: number;
+  /** Bytes of datagrams with packets that were sent there while there were several paths, and their share of all paths'. */
+  bytesSent: number;
+  share: number;
+  /** Copies that were sent there; and, of this path's packets, those that came by copies on other paths. */
+  copiesSent: number;
+  copiesUseful: number;
+  /** Times that packets left it because it was silent. */
+  failovers: number;
+}
+
+export type PathUse = "games" | "copies" | "bulk";
 
 /** A peer's line: how fast it is, and what packets to the peer waited for it. All of it is measured, but for a rate that was told. */
 export interface LineSnapshot {
@@ -129,10 +171,42 @@ export interface PathEstimate {
 
 /** How long packets took in this process; absent where none did. */
 export interface LatencyFigures {
-  /** Waits for lines, of packets to peers that have a line. */
+  /** Waits for lines and for the thread, of all packets in both directions; a packet that need not wait counts with 0. And by class. */
   queue?: DelayFigures;
+  queueByClass?: Partial<Record<ClassLabel, DelayFigures>>;
   /** From the turn in which a packet was taken to where the turn's packets were all handed on. */
   processing?: DelayFigures;
+}
+
+/** What `LatencyFigures` are made of, in counts that can be added. */
+export interface LatencyCounts {
+  /** By class. */
+  queue: DelayCounts[];
+  processing: DelayCounts;
+}
+
+/** Of classes that had any. @param counts by class. */
+export function figuresByClass(counts: readonly DelayCounts[]): Partial<Record<ClassLabel, DelayFigures>> {
+  return Object.fromEntries(
+    CLASS_LABELS.map((label, i) => [label, delayFigures(counts[i])]).filter(([, figures]) =>
+      figures !== undefined
+    ),
+  );
+}
+
+export function addLatencies(some: readonly LatencyCounts[]): LatencyCounts {
+  return {
+    queue: CLASS_LABELS.map((_, i) => addDelays(some.map(({ queue }) => queue[i]))),
+    processing: addDelays(some.map(({ processing }) => processing)),
+  };
+}
+
+export function latencyFigures({ queue, processing }: LatencyCounts): LatencyFigures {
+  return {
+    queue: delayFigures(addDelays(queue)),
+    queueByClass: figuresByClass(queue),
+    processing: delayFigures(processing),
+  };
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */
@@ -165,8 +239,8 @@ export interface RelaySnapshot {
   sessions: SessionSnapshot[];
   /** Flows of the last ten seconds that are recognised, by application. */
   applications: Record<string, number>;
-  /** Delays of the last half minute, as `LatencyFigures` has them, in counts that can be added. */
-  delays: { queue: DelayCounts; processing: DelayCounts };
+  /** Delays of the last half minute. */
+  delays: LatencyCounts;
 }
 
 /** What a tunnel needs of a peer; a subset of a stored record. */

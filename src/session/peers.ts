@@ -11,7 +11,7 @@ import type { Parameters } from "../wire/parameters.ts";
 import { TIMESTAMP_BYTES } from "../wire/timestamp.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
-import type { PeerTraffic } from "./peer_record.ts";
+import type { BarReason, PeerTraffic } from "./peer_record.ts";
 import { type Ticket, wipeTicket } from "./oxtunnel/tickets.ts";
 import { PrefixTable } from "../vector/prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
@@ -166,6 +166,21 @@ export function ownerOf(publicKey: Uint8Array, workers: number): number {
   return (publicKey[0] | (publicKey[1] << 8)) % workers;
 }
 
+/** A peer that is kept out: what it takes to tell it so. Its preshared and static secrets are secret. */
+export interface BarredPeer {
+  reason: BarReason;
+  readonly publicKey: Uint8Array;
+  /** All zero where there is none. */
+  readonly presharedKey: Uint8Array;
+  /** X25519 of both static keys. */
+  readonly staticSecret: Uint8Array;
+  /** Greatest TAI64N accepted, so that earlier handshakes stay replays, also once it is let in again; and when it was. */
+  readonly lastTimestamp: Uint8Array;
+  lastInitiationTakenUs: number;
+  /** The Worker that answers it. */
+  readonly owner: number;
+}
+
 export class PeerTable {
   readonly capacity: number;
   /** Session rows of the three epochs, or NONE. */
@@ -195,11 +210,8 @@ export class PeerTable {
   /** What a datagram reads of its peer on the way in, and a packet on the way out. */
   readonly received: Columns;
   readonly sent: Columns;
-  /**
-   * Peers that are known and kept out, by public key in base64: the greatest TAI64N accepted from each, so that earlier handshakes
-   * stay replays once the peer is let in again.
-   */
-  readonly barred = new Map<string, Uint8Array>();
+  /** Peers that are known and kept out, by public key in base64. */
+  readonly barred = new Map<string, BarredPeer>();
   /** Inner address to peer. */
   readonly routes = new PrefixTable();
   readonly #peers: (Peer | undefined)[] = [];

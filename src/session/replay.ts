@@ -57,6 +57,14 @@ export class ReplayWindows {
     }
   }
 
+  /** Whether the counter was accepted, or is older than is remembered. */
+  hasSeen(row: number, counter: number): boolean {
+    const highest = this.highest[row];
+    if (counter > highest) return false;
+    if (highest - counter > WINDOW_PACKETS) return true;
+    return (this.#bits[row * WORDS + ((counter >>> 5) & WORD_MASK)] & 1 << (counter & 31)) !== 0;
+  }
+
   /** Reads, ahead of their use, the words that the rows' next counters are likely to want. */
   touch(rows: Uint32Array, count: number): void {
     let read = 0;

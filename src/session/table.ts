@@ -46,8 +46,15 @@ export class SessionTable {
   readonly protocol: Uint8Array;
   /** The row with the session that an id leads to: itself, but for OxTunnel's spare connection ids. */
   readonly session: Uint32Array;
-  /** The session's path, a row of paths.ts: its own number for OxTunnel, its peer's home for WireGuard. */
+  /**
+   * A row of paths.ts: of a session its first path, which has the session's own row with OxTunnel and its peer's home with
+   * WireGuard; of a spare id the path that the id was given out for. A further path of a session has the row of its first id.
+   */
   readonly path: Uint32Array;
+  /** The number of the path whose row this is, 0 to 7 (PROTOCOL §17). */
+  readonly pathNumber: Uint8Array;
+  /** 1 for sessions with more than one path. */
+  readonly isMultipath: Uint8Array;
   /** When the keys were made, in microseconds. */
   readonly bornUs: Float64Array;
   /** From when on the keys seal and open nothing, in microseconds. */
@@ -104,6 +111,8 @@ export class SessionTable {
     this.protocol = new Uint8Array(capacity);
     this.session = new Uint32Array(capacity);
     this.path = new Uint32Array(capacity);
+    this.pathNumber = new Uint8Array(capacity);
+    this.isMultipath = new Uint8Array(capacity);
     this.bornUs = new Float64Array(capacity);
     this.endsUs = new Float64Array(capacity);
     this.sendCounter = new Float64Array(capacity);
@@ -141,7 +150,8 @@ export class SessionTable {
     this.receiverIndex[row] = index;
     this.peer[row] = peer;
     this.protocol[row] = 0;
-    this.session[row] = row;
+    this.session[row] = this.path[row] = row;
+    this.pathNumber[row] = this.isMultipath[row] = 0;
     this.keyed[row] = 0;
     return row;
   }
@@ -157,12 +167,26 @@ export class SessionTable {
     return isSpare ? this.#free[this.capacity - this.#freeSpares--] : this.#free[--this.#freeCount];
   }
 
-  /** Takes a row for one more connection id of an OxTunnel session, or NONE when the table is full. */
-  allocateSpare(session: number): number {
+  /** Takes a row for one more connection id of a path of an OxTunnel session, or NONE when the table is full. */
+  allocateSpare(session: number, path = session): number {
     const row = this.#take(this.peer[session], true);
     if (row === NONE) return NONE;
     this.protocol[row] = OXTUNNEL;
     this.session[row] = session;
+    this.path[row] = path;
+    return row;
+  }
+
+  /** Takes a row for a further path of an OxTunnel session, of the number 1 to 7, and its first id; NONE when the table is full. */
+  allocatePath(session: number, number: number): number {
+    const row = this.allocateSpare(session);
+    if (row === NONE) return NONE;
+    this.path[row] = row;
+    this.pathNumber[row] = number;
+    this.sendCounter[row] = 0;
+    this.sendLimit[row] = 0;
+    this.remoteIndex[row] = NONE;
+    this.replay.reset(row);
     return row;
   }
 

@@ -107,7 +107,7 @@ export class Burst {
   readonly ecn = new Uint8Array(this.block, BURST_LAYOUT.ecn, BURST_CAPACITY);
   /** Length of an OxTunnel data datagram's header, 6 to 9 bytes (PROTOCOL §12). Undefined before TO_OPEN_DATAGRAM. */
   readonly headerBytes = new Uint8Array(this.block, BURST_LAYOUT.headerBytes, BURST_CAPACITY);
-  /** Key phase of an OxTunnel data datagram, 0 or 1. Undefined before TO_OPEN_DATAGRAM. */
+  /** Key phase of an OxTunnel data datagram in bit 0, number of its path, 0 to 7, above it. Undefined before TO_OPEN_DATAGRAM. */
   readonly phase = new Uint8Array(this.block, BURST_LAYOUT.phase, BURST_CAPACITY);
   /** Row of the session table, or NONE. */
   readonly session = new Uint32Array(this.block, BURST_LAYOUT.session, BURST_CAPACITY);
@@ -115,6 +115,8 @@ export class Burst {
   readonly peer = new Uint32Array(this.block, BURST_LAYOUT.peer, BURST_CAPACITY);
   /** Nonce counter, an integer below 2^53. */
   readonly counter = new Float64Array(this.block, BURST_LAYOUT.counter, BURST_CAPACITY);
+  /** Row of the table of paths (session/paths.ts). Undefined before parse on the way in, and before choose on the way out. */
+  readonly path = new Uint32Array(BURST_CAPACITY);
   /** Row of the flow table, or NONE. Set by egress only. */
   readonly flow = new Uint32Array(BURST_CAPACITY);
   /** CLASS_* of an inner packet on its way into the tunnel. */

@@ -1,9 +1,11 @@
 // Hot path.
 /**
  * The bodies of OxTunnel's control frames, in place (PROTOCOL §14): which are well-formed, and the fields of all but reports,
- * which are report.ts's. Invariant: readers assume that `controlFits` has vouched for the body, and read nothing outside it;
- * writers return the bytes that they wrote, the frame's head included. Decides nothing: the session answers frames.
+ * which are report.ts's. Invariant: readers assume that `controlFits`
+ * has vouched for the body, and read nothing outside it; writers return the bytes that they wrote, the frame's head included.
+ * Long because it has every other frame's fields. Decides nothing: the session answers frames.
  */
+import { areContexts } from "./contexts.ts";
 import { isIpv4 } from "./address.ts";
 import { FRAME_CONTROL, FRAME_HEAD_BYTES, writeFrameHead } from "./frame.ts";
 
@@ -21,12 +23,16 @@ export const CONTROL_REQUEST = 0x0b;
 export const CONTROL_DEADLINE = 0x0c;
 /** Definitions of header contexts that have come. */
 export const CONTROL_CONTEXTS = 0x0d;
+/** ROHC feedback on packets that could not be decompressed. */
+export const CONTROL_ROHC = 0x0e;
 /** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
 export const FIRST_RELIABLE = 0x20;
 export const CONTROL_HINT = 0x20;
 export const CONTROL_CONNECTION_IDS = 0x21;
 export const CONTROL_CONFIG = 0x22;
 export const CONTROL_TICKET = 0x23;
+export const CONTROL_PATH_IDS = 0x24;
+export const CONTROL_PATH_STATUS = 0x25;
 const LAST_RELIABLE = 0x3f;
 
 export const KEY_REQUEST = 0;
@@ -47,6 +53,14 @@ export const CLOSE_REMOVED = 3;
 export const CLOSE_REPLACED = 4;
 export const CLOSE_PROTOCOL = 5;
 export const CLOSE_LIMIT = 6;
+
+/** Path numbers of a session, 0 to PATHS_MAX - 1; 0 is the path of the handshake. */
+export const PATHS_MAX = 8;
+export const PATH_STANDBY = 0;
+export const PATH_AVAILABLE = 1;
+export const PATH_PREFERRED = 2;
+export const PATH_CLOSED = 3;
+export const COST_METERED = 1;
 
 export const CLASS_DEFAULT = 0;
 export const CLASS_GAME = 1;
@@ -89,6 +103,8 @@ export const REQUEST_RUN_MAX = 32;
 export const REQUEST_MAX_BYTES = REQUEST_FIXED_BYTES + REQUEST_ENTRIES_MAX * REQUEST_ENTRY_BYTES;
 /** Kind, and 16 contexts with a number and a generation each. */
 export const CONTEXTS_FRAME_BYTES_MAX = 33;
+/** Kind, and feedback. */
+export const ROHC_FRAME_BYTES_MAX = 100;
 
 const HINT_ADDRESSES_AT = 11;
 const HINT_IPV4_BYTES = HINT_ADDRESSES_AT + 8;
@@ -130,11 +146,18 @@ export function controlFits(view: DataView, at: number, length: number): boolean
     case CONTROL_CLOSE:
       return length === 4;
     case CONTROL_CONTEXTS:
-      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && length % 2 === 1;
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && areContexts(view, at + 1, at + length);
+    case CONTROL_ROHC:
+      return length >= 3 && length <= ROHC_FRAME_BYTES_MAX;
     case CONTROL_HINT:
       return length === HINT_IPV4_BYTES || length === HINT_IPV6_BYTES;
     case CONTROL_CONNECTION_IDS:
       return length >= 11 && length <= 7 + 4 * CONNECTION_IDS_MAX && (length - 7) % 4 === 0;
+    case CONTROL_PATH_IDS:
+      return length >= 12 && length <= 8 + 4 * CONNECTION_IDS_MAX && (length - 8) % 4 === 0 &&
+        isFurtherPath(readPathNumber(view, at));
+    case CONTROL_PATH_STATUS:
+      return length === 7 && readPathNumber(view, at) < PATHS_MAX && readPathStatus(view, at) <= PATH_CLOSED;
     case CONTROL_CONFIG:
       return length >= CONFIG_PARAMETERS_AT && length <= CONFIG_PARAMETERS_AT + CONFIG_PARAMETERS_MAX_BYTES;
     case CONTROL_TICKET:
@@ -369,6 +392,84 @@ export function writeConnectionIds(
   return FRAME_HEAD_BYTES + 7 + 4 * count;
 }
 
+function isFurtherPath(number: number): boolean {
+  return number > 0 && number < PATHS_MAX;
+}
+
+/** The path that path ids or a path status are about. */
+export function readPathNumber(view: DataView, at: number): number {
+  return view.getUint8(at + 3);
+}
+
+/** PATH_*. */
+export function readPathStatus(view: DataView, at: number): number {
+  return view.getUint8(at + 4);
+}
+
+/** Ids ids[0..count-1], 1 to 4, of the path `path`, 1 to 7, whose numbers start at `firstNumber`; as `writeConnectionIds`. */
+export function writePathIds(
+  view: DataView,
+  at: number,
+  sequence: number,
+  path: number,
+  firstNumber: number,
+  retireBefore: number,
+  ids: Uint32Array,
+  count: number,
+): number {
+  const body = writeReliable(view, at, CONTROL_PATH_IDS, sequence, 5 + 4 * count);
+  view.setUint8(body, path);
+  view.setUint16(body + 1, firstNumber, true);
+  view.setUint16(body + 3, retireBefore, true);
+  for (let i = 0; i < count; i++) view.setUint32(body + 5 + 4 * i, ids[i], true);
+  return FRAME_HEAD_BYTES + 8 + 4 * count;
+}
+
+/** Ids in a frame of path ids, 1 to 4. */
+export function pathIdCount(length: number): number {
+  return (length - 8) / 4;
+}
+
+export function readFirstPathIdNumber(view: DataView, at: number): number {
+  return view.getUint16(at + 4, true);
+}
+
+export function readRetirePathIdsBefore(view: DataView, at: number): number {
+  return view.getUint16(at + 6, true);
+}
+
+/** @param i 0 to pathIdCount - 1. */
+export function readNewPathId(view: DataView, at: number, i: number): number {
+  return view.getUint32(at + 8 + 4 * i, true);
+}
+
+/** @param path 0 to 7. @param status PATH_*. @param cost 0 or COST_METERED. @param classes bit c for CLASS_* c. */
+export function writePathStatus(
+  view: DataView,
+  at: number,
+  sequence: number,
+  path: number,
+  status: number,
+  cost: number,
+  classes: number,
+): number {
+  const body = writeReliable(view, at, CONTROL_PATH_STATUS, sequence, 4);
+  view.setUint8(body, path);
+  view.setUint8(body + 1, status);
+  view.setUint8(body + 2, cost);
+  view.setUint8(body + 3, classes);
+  return FRAME_HEAD_BYTES + 7;
+}
+
+export function readPathCost(view: DataView, at: number): number {
+  return view.getUint8(at + 5);
+}
+
+/** Classes whose packets are wanted on a second path too: bit c for CLASS_* c. */
+export function readPathClasses(view: DataView, at: number): number {
+  return view.getUint8(at + 6);
+}
+
 /** Ids in the frame, 1 to 4. */
 export function connectionIdCount(length: number): number {
   return (length - 7) / 4;
@@ -485,9 +586,9 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
   return count;
 }
 
-/** Writes that definitions have come: `bytes` octets of numbers and generations in turn, at most 32. */
-export function writeContexts(view: DataView, at: number, pairs: Uint8Array, bytes: number): number {
+/** Writes that definitions and anchors have come: `bytes` octets of their entries, at most 32. */
+export function writeContexts(view: DataView, at: number, entries: Uint8Array, bytes: number): number {
   const body = writeControl(view, at, CONTROL_CONTEXTS, 1 + bytes);
-  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, pairs[i]);
+  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, entries[i]);
   return FRAME_HEAD_BYTES + 1 + bytes;
 }

@@ -20,6 +20,8 @@ export const FRAME_SOURCE = 4;
 export const FRAME_REPAIR = 5;
 /** Reserved for a copy of an earlier packet. */
 export const FRAME_COPY = 6;
+/** A packet whose headers ROHC has compressed, bare or with a head. */
+export const FRAME_ROHC = 7;
 
 /** The plaintext has ended. */
 export const FRAMES_END = -1;
@@ -36,6 +38,8 @@ export const LZ4_RATIO_MAX = 16;
 
 const HEAD_BIT = 0x8000;
 const KIND_SHIFT = 11;
+/** What a first byte of 0x40 to 0x7f begins, by its high four bits less 4. */
+const BARE_KINDS = [FRAME_PACKET, FRAME_HEADER_COMPRESSED, FRAME_PACKET, FRAME_ROHC];
 
 /** Iterates over the frames of a plaintext; reusable for one plaintext after the other. */
 export class FrameReader {
@@ -68,12 +72,12 @@ export class FrameReader {
       return FRAMES_END;
     }
     if (this.#count === FRAMES_MAX) return FRAMES_MALFORMED;
-    if (nibble >= 4 && nibble <= 6) {
+    if (nibble >= 4 && nibble <= 7) {
       this.at = here;
       this.length = this.#end - here;
       this.#next = this.#end;
       this.#count++;
-      return nibble === 5 ? FRAME_HEADER_COMPRESSED : FRAME_PACKET;
+      return BARE_KINDS[nibble - 4];
     }
     if (nibble < 8 || this.#end - here < FRAME_HEAD_BYTES) return FRAMES_MALFORMED;
     const head = view.getUint16(here);
@@ -93,21 +97,23 @@ export function isFrame(view: DataView, at: number): boolean {
   return view.getUint8(at) >= HEAD_BIT >> 8;
 }
 
-/** Whether a bare packet with its headers is at `at`, and not a frame or a short packet. */
+/** Whether a bare packet with its headers is at `at`, and not a frame or one without its headers. */
 export function isWholePacket(view: DataView, at: number): boolean {
   const nibble = view.getUint8(at) >> 4;
   return nibble === 4 || nibble === 6;
 }
 
-/** The kind that a bare packet's frame has: a whole packet's or a short one's. */
+/** The kind that a bare packet's frame has: a whole packet's, a short one's, or ROHC's. */
 export function bareKind(view: DataView, at: number): number {
-  return view.getUint8(at) >> 4 === 5 ? FRAME_HEADER_COMPRESSED : FRAME_PACKET;
+  return BARE_KINDS[(view.getUint8(at) >> 4) - 4];
 }
 
-/** Whether what begins at `at` is read by the session's contexts: a short packet or a definition, bare or in a frame. */
+/** Whether what begins at `at` is read by the session's contexts: by short packets' or by ROHC's, bare or in a frame. */
 export function needsContexts(view: DataView, at: number): boolean {
   const first = view.getUint8(at);
-  return first >> 4 === 5 || first >> (KIND_SHIFT - 8) === (HEAD_BIT >> KIND_SHIFT | FRAME_HEADER_COMPRESSED);
+  if (first < HEAD_BIT >> 8) return BARE_KINDS[(first >> 4) - 4] !== FRAME_PACKET;
+  const kind = (first >> (KIND_SHIFT - 8)) & 15;
+  return kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC;
 }
 
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */

@@ -135,6 +135,9 @@ export function keyPhase(flags: number): number {
   return (flags >> KEY_PHASE_SHIFT) & 1;
 }
 
+/** In the column of key phases the number of a datagram's path lies above the phase (codec/kernels.ts). */
+export const PATH_SHIFT = 1;
+
 /** Whether bits of `reserved` (RESERVED_FLAGS_*) are set in unprotected flags; judged after opening (PROTOCOL R40). */
 export function hasReservedFlags(flags: number, reserved: number): boolean {
   return (flags & reserved) !== 0;

@@ -19,6 +19,25 @@ export const FEATURE_RESUMPTION = 1 << 7;
 export const FEATURE_EARLY_DATA_TAKEN = 1 << 8;
 /** Repair on request: marks in data headers, requests and answers. */
 export const FEATURE_REQUESTS = 1 << 9;
+/** Packets' headers by ROHC v1 in place of short packets. */
+export const FEATURE_ROHC = 1 << 10;
+
+/** How headers are made small (PROTOCOL §13): at most one way in a session. */
+export const HEADER_METHODS = ["elided", "rohc"] as const;
+export type HeaderMethod = (typeof HEADER_METHODS)[number];
+
+/** The feature of each method. */
+export const FEATURE_OF_METHOD: Readonly<Record<HeaderMethod, number>> = {
+  elided: FEATURE_HEADER_COMPRESSION,
+  rohc: FEATURE_ROHC,
+};
+
+/** The features with those of the first of the methods alone that is among them; without the other methods'. */
+export function withOneMethod(features: number, methods: readonly HeaderMethod[]): number {
+  const chosen = methods.find((method) => (features & FEATURE_OF_METHOD[method]) !== 0);
+  return features & ~(FEATURE_HEADER_COMPRESSION | FEATURE_ROHC) |
+    (chosen === undefined ? 0 : FEATURE_OF_METHOD[chosen]);
+}
 
 export const AEAD_CHACHA20_POLY1305 = 1;
 export const AEAD_AES_256_GCM = 2;
@@ -39,6 +58,11 @@ export const REFUSED_AEAD = 3;
 export const REFUSED_DRAINING = 4;
 /** The initiation asked for an answer and no session. */
 export const REFUSED_PROBE = 5;
+/** The relay keeps the device out: by its operator, since its date has come, or since the volume of this month is used up. */
+export const REFUSED_DISABLED = 6, REFUSED_EXPIRED = 7, REFUSED_VOLUME = 8;
+
+/** Whether a REFUSED_* is of a device that the relay keeps out. */
+export const isBar = (reason: number) => reason >= REFUSED_DISABLED && reason <= REFUSED_VOLUME;
 
 const AEADS_MAX = 4;
 const DNS_MAX = 4;

@@ -93,6 +93,13 @@ export class Report {
     if (this.hasClock) this.clock = view.getUint16(here, true);
   }
 
+  /** Whether the report says that the datagram with the counter has come. */
+  has(counter: number): boolean {
+    const bit = this.highest - 1 - counter;
+    if (bit < 0) return bit === -1;
+    return bit < 8 * this.bitmapBytes && (this.bitmap[bit >> 3] & (1 << (bit & 7))) !== 0;
+  }
+
   /** Bytes of the whole frame. */
   get frameBytes(): number {
     return FRAME_HEAD_BYTES + REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +

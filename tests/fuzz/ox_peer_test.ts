@@ -194,7 +194,8 @@ function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, sessio
   // As if the relay had never reported: the longest counter on the wire.
   const acknowledged = paths.acknowledged[session];
   paths.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
-  sessions.number(burst, row, table.remoteIndex[session]);
+  burst.path[row] = session;
+  sessions.number(burst, row, session, table.remoteIndex[session]);
   paths.acknowledged[session] = acknowledged;
   sessions.datagramAead.seal(burst);
   const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);

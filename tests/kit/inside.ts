@@ -24,7 +24,8 @@ export function sealed(from: Host, write: (view: DataView, at: number) => number
   burst.length[row] = write(burst.view, burst.offset[row]);
   burst.session[row] = session;
   burst.peer[row] = 0;
-  sessions.number(burst, row, table.remoteIndex[session]);
+  burst.path[row] = session;
+  sessions.number(burst, row, session, table.remoteIndex[session]);
   sessions.datagramAead.seal(burst);
   const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
   burst.release();

@@ -41,7 +41,7 @@ interface Sent {
 
 export class LinePlay {
   nowUs = 0;
-  readonly line: Bottleneck;
+  line: Bottleneck;
   readonly rate: PathRate;
   /** Told of each packet of the game: its delay beyond the path's. */
   onGame: (delayUs: number) => void = () => {};

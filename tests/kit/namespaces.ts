@@ -180,8 +180,9 @@ export class Network {
     return await this.#peer(["add", ...flags, peer, "--endpoint", endpoint, "--no-qr"]);
   }
 
-  async removePeer(peer: string): Promise<void> {
-    await this.#peer(["remove", peer]);
+  /** `peer ACTION …`, and what it prints; rejects with what it says when it fails. */
+  async changePeer(words: string[]): Promise<string> {
+    return await this.#peer(words);
   }
 
   /** `peer forward`; rejects with what it says when it fails. */

@@ -69,6 +69,15 @@ export function subcommandsOf(main: string): string[] {
   return names.sort();
 }
 
+/** The actions of `peer`, "add NAME", each with its line in the subcommand's own help. */
+export async function readPeerActions(root: string): Promise<{ words: string; help: string }[]> {
+  const text = await Deno.readTextFile(`${root}src/cli/peer.ts`);
+  const [, overview = ""] = /^const HELP = `(.*?)^`;/ms.exec(text) ?? [];
+  const lines = [...overview.matchAll(/^ {2}(?:deno task|oxrelay) (?:-q )?peer (\S.*?) {2,}(.*)$/gm)];
+  if (lines.length === 0) throw new Error("src/cli/peer.ts: the overview in HELP is not found");
+  return lines.map(([, words, help]) => ({ words, help }));
+}
+
 /** The launcher with a case for each subcommand. */
 export function renderLauncher(template: string, tasks: readonly Task[]): string {
   const cases = tasks.map(({ name, flags, reads, writes }) =>
@@ -78,12 +87,17 @@ export function renderLauncher(template: string, tasks: readonly Task[]): string
 }
 
 /** The manual page, in man(7)'s macros. */
-export function renderManual(version: string, tasks: readonly Task[]): string {
+export function renderManual(
+  version: string,
+  tasks: readonly Task[],
+  actions: readonly { words: string; help: string }[],
+): string {
   const escaped = (text: string) =>
     text.replaceAll("\\", "\\e").replaceAll("-", "\\-").replace(/^([.'])/gm, "\\&$1");
   const commands = tasks.map(({ name, help }) =>
     `.TP\n.B ${escaped(name)}\n${escaped(help || "see its \\-\\-help")}`
   );
+  const peers = actions.map(({ words, help }) => `.TP\n.B peer ${escaped(words)}\n${escaped(help)}`);
   return `.TH OXRELAY 1 "" "Oxrelay ${version}" "User Commands"
 .SH NAME
 oxrelay \\- edge relay for games, calls and other traffic that needs low latency
@@ -100,6 +114,13 @@ protocol OxTunnel, and the relay sends them on to the internet.
 explains each subcommand.
 .SH SUBCOMMANDS
 ${commands.join("\n")}
+.SH PEERS
+${peers.join("\n")}
+.PP
+.B oxrelay peer
+.I ACTION
+.B \\-\\-help
+has the options of each.
 .SH FILES
 .TP
 .I /etc/oxrelay/oxrelay.toml

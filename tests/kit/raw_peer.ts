@@ -41,6 +41,8 @@ export class RawSession {
   told: Parameters = {};
   relayId = 0;
   counter = 0;
+  /** Of the session's further paths, by their numbers: the relay's id for it, and the next counter. */
+  readonly paths = new Map<number, { id: number; counter: number }>();
   readonly #aead = new PortableDatagramAead(1, FORGED);
   readonly #burst = new Burst(new Arena(1));
   #highest = -1;
@@ -89,17 +91,20 @@ export class RawSession {
     return { message, finish };
   }
 
-  /** A datagram with this plaintext, under epoch 0. @param flags reserved bits to set. */
-  seal(plaintext: Uint8Array, flags = 0): Uint8Array {
+  /** A datagram with this plaintext, under epoch 0. @param flags reserved bits to set. @param number of the path. */
+  seal(plaintext: Uint8Array, flags = 0, number = 0): Uint8Array {
+    const path = this.paths.get(number);
     const burst = this.#burst;
     const row = burst.grow(plaintext.length, TO_SEAL_DATAGRAM);
     burst.bytes.set(plaintext, burst.offset[row]);
     burst.session[row] = 0;
-    burst.phase[row] = 0;
-    burst.counter[row] = this.counter;
+    burst.phase[row] = number << 1;
+    burst.counter[row] = path?.counter ?? this.counter;
     burst.headerBytes[row] = 9;
     const at = burst.offset[row] - 9;
-    writeShortHeader(burst.view, at, 0, this.relayId, this.counter++, 4);
+    writeShortHeader(burst.view, at, 0, path?.id ?? this.relayId, burst.counter[row], 4);
+    if (path === undefined) this.counter++;
+    else path.counter++;
     burst.bytes[at] |= flags;
     this.#aead.seal(burst);
     assert(burst.next[row] === TO_TRANSMIT);
@@ -108,8 +113,8 @@ export class RawSession {
     return sealed;
   }
 
-  /** The plaintext of a datagram from the relay, or undefined when it is none of epoch 0's. */
-  open(bytes: Uint8Array): Uint8Array | undefined {
+  /** The plaintext of a datagram from the relay, or undefined when it is none of epoch 0's. @param path its number. */
+  open(bytes: Uint8Array, path = 0): Uint8Array | undefined {
     const burst = this.#burst;
     const row = burst.grow(bytes.length, TO_UNPROTECT);
     burst.bytes.set(bytes, burst.offset[row]);
@@ -118,14 +123,18 @@ export class RawSession {
     this.#aead.masks(burst, masks);
     const flags = unprotectHeader(burst.view, burst.offset[row], masks, MASK_STRIDE * row);
     burst.headerBytes[row] = shortHeaderBytes(flags);
-    burst.phase[row] = keyPhase(flags);
+    burst.phase[row] = keyPhase(flags) | path << 1;
     const truncated = readTruncatedCounter(burst.view, burst.offset[row]);
-    burst.counter[row] = recoverCounter(truncated, burst.headerBytes[row] - 5, this.#highest);
+    burst.counter[row] = recoverCounter(
+      truncated,
+      burst.headerBytes[row] - 5,
+      path === 0 ? this.#highest : -1,
+    );
     burst.next[row] = TO_OPEN_DATAGRAM;
     this.#aead.open(burst);
     const opened = burst.next[row] === OPENED;
     const plaintext = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
-    if (opened) this.#highest = Math.max(this.#highest, burst.counter[row]);
+    if (opened && path === 0) this.#highest = Math.max(this.#highest, burst.counter[row]);
     burst.release();
     return opened ? plaintext : undefined;
   }
@@ -156,7 +165,7 @@ export class RawPeer extends RawSession {
     finish(this.heard.pop()!.bytes);
   }
 
-  send(plaintext: Uint8Array, from = this.endpoint): void {
-    this.relay.receive(this.seal(plaintext), from);
+  send(plaintext: Uint8Array, from = this.endpoint, path = 0): void {
+    this.relay.receive(this.seal(plaintext, 0, path), from);
   }
 }

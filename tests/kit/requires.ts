@@ -9,6 +9,7 @@ const PACKAGES: Record<string, string> = {
   "chromium": "chromium",
   "dnsmasq": "dnsmasq-base",
   "dpkg-deb": "dpkg",
+  "ethtool": "ethtool",
   "nginx": "nginx-light",
   "nsenter": "util-linux",
   "timeout": "coreutils",
@@ -26,6 +27,7 @@ const PACKAGES: Record<string, string> = {
   "strace": "strace",
   "sysctl": "procps",
   "tc": "iproute2",
+  "tcpdump": "tcpdump",
   "tshark": "tshark",
   "qemu-aarch64-static": "qemu-user-static",
   "qemu-x86_64-static": "qemu-user-static",
@@ -43,6 +45,10 @@ export interface Needs {
   files?: readonly string[];
 }
 
+/** Whether an emulated processor runs this (tests/arm64.ts): some thirty times slower, so random tests take fewer rounds there; it starts no
+ * program, and knows not every call of the system. */
+export const isEmulated = Deno.env.get("EMULATED") === "1";
+
 const told = new Set<string>();
 
 /** What of the needs is missing here, each with its remedy: "wg; install with `apt-get install …`". */
@@ -51,12 +57,17 @@ export function missingNeeds({ root = false, programs = [], files = [] }: Needs)
   if (root && Deno.uid() !== 0) missing.push("root; run the tests as root, in a container or VM of your own");
   for (const program of programs) {
     if (isInstalled(program)) continue;
-    missing.push(`${program}; install with \`apt-get install ${PACKAGES[program] ?? program}\``);
+    missing.push(`${program}; ${remedyFor(program)}`);
   }
   for (const file of files) {
     if (!isThere(file)) missing.push(`${file}; it comes beside the source, in ../shared`);
   }
   return missing;
+}
+
+/** How a program is got that is not there. */
+export function remedyFor(program: string): string {
+  return `install with \`apt-get install ${PACKAGES[program] ?? program}\``;
 }
 
 function isThere(file: string): boolean {

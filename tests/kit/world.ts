@@ -97,6 +97,8 @@ export class Host<Core extends Tunnel = Tunnel> {
   readonly publicKey: string;
   /** Inner packets that reached this host's exit, copied. */
   readonly delivered: Uint8Array[] = [];
+  /** Endpoints of a client's further doors, by their numbers (io/multi_port.ts). */
+  readonly doors = new Map<number, string>();
   /** The Workers of one relay, this one among them; alone where there is one. */
   siblings: Host<Core>[] = [this];
   readonly #carrier: Carrier;
@@ -107,7 +109,8 @@ export class Host<Core extends Tunnel = Tunnel> {
     receive: () => 0,
     transmit: (burst) =>
       forEach(burst, TO_TRANSMIT, (row, bytes) => {
-        this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), bytes);
+        const from = this.doors.get(burst.local[4 * row + 3]) ?? this.endpoint;
+        this.world.carry(from, formatEndpoint(burst.address, 4 * row, burst.port[row]), bytes);
         burst.next[row] = DONE;
       }),
   };
@@ -162,12 +165,12 @@ export class Host<Core extends Tunnel = Tunnel> {
   }
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
-  receive(bytes: Uint8Array, from: string, step = TO_PARSE): void {
-    this.receiveBurst([bytes], from, step);
+  receive(bytes: Uint8Array, from: string, step = TO_PARSE, door = 0): void {
+    this.receiveBurst([bytes], from, step, door);
   }
 
   /** The same with several datagrams of one sender, in one burst. */
-  receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
+  receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE, door = 0): void {
     const { burst } = this.#carrier;
     const { address, port } = splitEndpoint(from);
     for (const bytes of datagrams) {
@@ -176,6 +179,7 @@ export class Host<Core extends Tunnel = Tunnel> {
       burst.bytes.set(bytes, burst.offset[row]);
       burst.address.set(address, 4 * row);
       burst.port[row] = port;
+      burst.local[4 * row + 3] = door;
     }
     this.#carrier.ingest(this.world.nowUs);
     this.#flush();
@@ -320,16 +324,24 @@ export class World {
       if (flightUs <= dueUs) {
         const flight = this.#pop();
         this.nowUs = Math.max(this.nowUs, flight.atUs);
-        const host = this.hosts.find((host) => host.endpoint === flight.to);
+        const { host, door } = this.#hostAt(flight.to);
         const siblings = host?.siblings ?? [];
         siblings[siblings.length > 1 ? this.steer(flight.bytes, siblings.length) : 0]
-          ?.receive(flight.bytes, flight.from);
+          ?.receive(flight.bytes, flight.from, TO_PARSE, door);
       } else {
         this.nowUs = Math.max(this.nowUs, dueUs);
         due!.tick();
       }
     }
     this.nowUs = Math.max(this.nowUs, untilUs);
+  }
+
+  #hostAt(endpoint: string): { host?: Host; door: number } {
+    for (const host of this.hosts) {
+      if (host.endpoint === endpoint) return { host, door: 0 };
+      for (const [door, at] of host.doors) if (at === endpoint) return { host, door };
+    }
+    return { door: 0 };
   }
 
   runFor(us: number): void {

@@ -7,6 +7,9 @@ const DOOR = "tests/system/admin_door_test.ts";
 const PAGE = "tests/system/page_test.ts";
 const ACCESS = "tests/unit/access_test.ts";
 
+const KEPT_OUT = "tests/system/kept_out_test.ts";
+const COMMANDS = "tests/system/peer_commands_test.ts";
+
 export const ACCESS_ROWS: readonly Mutation[] = [
   {
     file: "src/serve/access/bars.ts",
@@ -77,5 +80,75 @@ export const ACCESS_ROWS: readonly Mutation[] = [
     to: "const shown = record;",
     tests: [DOOR],
     note: "the admin interface answers a preshared key",
+  },
+  {
+    file: "src/session/oxtunnel/negotiation.ts",
+    from: "if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;",
+    to: "",
+    tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts", KEPT_OUT],
+    note: "a device that is kept out is not told why",
+  },
+  {
+    file: "src/session/oxtunnel/barred.ts",
+    from: "if (!isFresh) return DROP.handshake_replay;",
+    to: "",
+    tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts"],
+    note: "whoever has heard a handshake learns that its peer is kept out",
+  },
+  {
+    file: "src/session/oxtunnel/barred.ts",
+    from: "if (barred.owner !== table.worker) {",
+    to: "if (false) {",
+    tests: ["tests/sim/workers_test.ts"],
+    note: "every Worker takes a repetition once",
+  },
+  {
+    file: "src/connect/run.ts",
+    from: "else if (refused !== undefined && refused !== this.#reason) {",
+    to: "else if (refused === null) {",
+    tests: [KEPT_OUT],
+    note: "connect keeps a refusal to itself",
+  },
+  {
+    file: "src/cli/status.ts",
+    from: "    ...renderKeptOut(keptOut),",
+    to: "",
+    tests: [COMMANDS],
+    note: "status does not say who is kept out",
+  },
+  {
+    file: "src/cli/relay_peers.ts",
+    from: 'await askRelay(config, "PATCH", `/v1/peers/${encodeURIComponent(name)}`, change, ADD_TIMEOUT_MS);',
+    to: "",
+    tests: [COMMANDS],
+    note: "a change on the command line does not reach the relay",
+  },
+  {
+    file: "src/cli/peer_set.ts",
+    from: "await openStore(config, env).edit(name, (record) => changed(record, change))",
+    to: "await openStore(config, env).edit(name, (record) => record)",
+    tests: [COMMANDS],
+    note: "a change without a running relay is not stored",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#refused = byHost ?? ready.flatMap(({ refused }) => refused);",
+    to: "this.#refused = byHost ?? [];",
+    tests: ["tests/unit/worker_pool_test.ts"],
+    note: "ports that the userspace exit could not open at the start count as open",
+  },
+  {
+    file: "src/cli/peer_link.ts",
+    from: "...limits,",
+    to: "",
+    tests: [COMMANDS],
+    note: "a link of the command line has no limits",
+  },
+  {
+    file: "src/cli/peer_limits.ts",
+    from: "if (!Number.isNaN(time.getTime()) && time.toISOString().startsWith(text.slice(0, 10))) {",
+    to: "if (!Number.isNaN(time.getTime())) {",
+    tests: ["tests/unit/cli_test.ts"],
+    note: "a day that does not exist is a day of the next month",
   },
 ];

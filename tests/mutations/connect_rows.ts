@@ -201,4 +201,11 @@ export const CONNECT_ROWS: readonly Mutation[] = [
     tests: [RELAY_SIM],
     note: "an old handshake is told each time",
   },
+  {
+    file: "src/connect/link/local_plane.ts",
+    from: "warmUpFor(WARM_UP_MS, invitation.protocol, kernels)",
+    to: "void warmUpFor || 0",
+    tests: ["tests/unit/link_test.ts"],
+    note: "a client's first packets find nothing compiled",
+  },
 ];

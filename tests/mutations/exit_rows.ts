@@ -225,4 +225,18 @@ export const EXIT_ROWS: readonly Mutation[] = [
     tests: ["tests/unit/outside_names_test.ts"],
     note: "a try that is over swallows an answer",
   },
+  {
+    file: "src/exit/userspace/udp_nat.ts",
+    from: "if (holder.pinned === undefined && !isOwn) return EADDRINUSE;",
+    to: "",
+    tests: ["tests/unit/userspace_exit_test.ts"],
+    note: "whoever asks for a port has another peer's",
+  },
+  {
+    file: "ffi/src/flows/pins.rs",
+    from: "if !flow.is_pinned && flow.key.source != key.source {",
+    to: "if false {",
+    tests: ["tests/unit/userspace_exit_test.ts"],
+    note: "whoever asks for a port has another peer's",
+  },
 ];

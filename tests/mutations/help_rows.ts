@@ -93,6 +93,13 @@ export const HELP_ROWS: readonly Mutation[] = [
     note: "a relay that is not well is taken for another program",
   },
   {
+    file: "src/cli/admin_client.ts",
+    from: "if (error instanceof Deno.errors.ConnectionRefused) throw new NoRelayError(url);",
+    to: "throw new NoRelayError(url);",
+    tests: ["tests/unit/cli_test.ts"],
+    note: "whatever breaks on the way to a relay is taken for no relay",
+  },
+  {
     file: "src/cli/checks/findings.ts",
     from: "    if (relayMistake !== undefined) {",
     to: "    if (false) {",

@@ -3,7 +3,37 @@
  */
 import type { Mutation } from "./mutation.ts";
 
+const DOORS = "tests/system/doors_test.ts";
+
 export const IO_ROWS: readonly Mutation[] = [
+  {
+    file: "src/io/multi_port.ts",
+    from: "local[4 * row + DOOR_WORD] = door;",
+    to: "local[4 * row + DOOR_WORD] = 0;",
+    tests: [DOORS],
+    note: "a row does not say by which door it came",
+  },
+  {
+    file: "src/io/multi_port.ts",
+    from: "if (doors === 1) return this.#send(0, burst);",
+    to: "if (doors > 0) return this.#send(0, burst);",
+    tests: [DOORS],
+    note: "everything leaves by the way that the system chooses",
+  },
+  {
+    file: "src/io/multi_port.ts",
+    from: "if (isFailing === (this.#isFailing[door] === 1)) return;",
+    to: "if (!isFailing) return;",
+    tests: [DOORS],
+    note: "an interface that refuses is told with every burst, and never that it is back",
+  },
+  {
+    file: "src/io/bound_socket.ts",
+    from: "libc().setsockopt(descriptor, SOL_SOCKET, SO_BINDTODEVICE, name, name.length) === 0",
+    to: "libc().setsockopt(descriptor, SOL_SOCKET, SO_BINDTODEVICE, name, name.length) <= 0",
+    tests: [DOORS],
+    note: "a socket that is bound to no interface counts as bound",
+  },
   {
     file: "src/io/native_udp.ts",
     from: "const options = way | (offload ? OFFLOAD : 0);",

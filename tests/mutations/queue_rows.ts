@@ -1,5 +1,6 @@
 /**
  * Mutations of queues and rates: src/queue, src/rate, and where sessions use them.
+ * Long because rows of one area stand together.
  */
 import type { Mutation } from "./mutation.ts";
 
@@ -137,6 +138,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "    const { highest, received } = report;\n    this.#reportedUs = nowUs;",
     tests: ["tests/unit/path_rate_test.ts"],
     note: "reports without news keep a full path waiting",
+  },
+  {
+    file: "src/queue/queues.ts",
+    from: "const excess = bytes - this.#charged[line];",
+    to: "const excess = 0 * bytes;",
+    tests: QUEUES,
+    note: "a line pays for bytes that were compressed or left out",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "if (tookUs >= MEASURED_US && arrived >= MEASURED_SEGMENTS * MSS) {",
+    to: "if (tookUs >= MEASURED_US) {",
+    tests: PATH,
+    note: "a few acknowledgements that are late become the path's rate",
   },
   {
     file: "src/queue/police.ts",
@@ -391,6 +406,41 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "the backlog stays in the kernel, unsorted",
   },
   {
+    file: "src/queue/peer_rates.ts",
+    from: "Math.max(TOLD_MIN, bytesPerS)",
+    to: "bytesPerS",
+    tests: ["tests/unit/peer_rates_test.ts"],
+    note: "a peer that asks for a bit a second stalls its session",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "Math.min(this.peers.ids, this.#placeFrom + PLACED_EACH)",
+    to: "this.peers.ids",
+    tests: LINE,
+    note: "packets wait until all peers' groups are found",
+  },
+  {
+    file: "src/egress/queue.ts",
+    from: "  if (toTunnel !== undefined) context.figures.passed(burst, TO_SEAL, true);",
+    to: "",
+    tests: TURN,
+    note: "packets to peers that need not wait are not told of",
+  },
+  {
+    file: "src/ingress/queue.ts",
+    from: "  figures.passed(burst, TO_EXIT, false);",
+    to: "",
+    tests: TURN,
+    note: "packets from peers that need not wait are not told of",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "figures.look(isToPeers ? peer : NONE)",
+    to: "figures.look(NONE)",
+    tests: TURN,
+    note: "waits for the thread are of no peer",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",
@@ -399,10 +449,31 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/turn_queue.ts",
-    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerPacketsMax;",
+    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * room;",
     to: "    const isPeerFull = false;",
     tests: ["tests/unit/turn_queue_test.ts"],
     note: "one peer's packets take all room",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * room;",
+    to: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * 512;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "several peers' packets take all room",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "      if (this.#flowsOf[peer] >= this.#peerRoom * tins.room) return IS_LOST;",
+    to: "",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "one peer's flows take all rows",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "return this.#thinnedIn[peer] !== span && this.#looks < LOOKS_MAX;",
+    to: "return this.#looks < 1;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "one peer's small flows keep another's transfer from making room",
   },
   {
     file: "src/queue/turn_queue.ts",

@@ -125,7 +125,7 @@ export const TUN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/worker_pool.ts",
-    from: "forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),",
+    from: "forwards: byHost ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),",
     to: "forwards: [],",
     tests: FORWARDS,
     note: "forwards do not survive a restart",

@@ -1,9 +1,14 @@
 /**
- * Peers that are kept out and let in again, in both protocols: the data plane ends their sessions, answers no handshake and routes
- * nothing, and what they did before stays a replay; a new name disturbs nobody.
+ * Peers that are kept out and let in again, in both protocols: the data plane ends their sessions, makes no new one and routes
+ * nothing, and what they did before stays a replay; OxTunnel tells the peer why, and nobody else anything; a new name disturbs nobody.
  */
 import { assert, assertEquals } from "@std/assert";
 import type { Client } from "../../src/client.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { CookieJar, OXTUNNEL_COOKIES } from "../../src/session/cookie.ts";
+import { createOxInitiation } from "../../src/session/oxtunnel/handshake.ts";
+import { OX_INITIATION_MIN_BYTES, oxMac1At } from "../../src/wire/oxtunnel.ts";
+import { tai64n } from "../../src/wire/timestamp.ts";
 import type { Relay } from "../../src/relay.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
 import { dial, type Host, pair, World } from "../kit/world.ts";
@@ -39,7 +44,7 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     }
   };
 
-  Deno.test(`barred: ${protocol}: the sessions end, no handshake is answered, nothing is routed (seed ${SEED})`, () => {
+  Deno.test(`barred: ${protocol}: the sessions end, no handshake gives one, nothing is routed (seed ${SEED})`, () => {
     const { world, client, server, record, initiation } = start();
     tellAll(server, world, { ...record, barred: "disabled" });
     assertEquals(server.core.sessionSnapshots(world.nowUs), []);
@@ -101,6 +106,100 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     assertEquals([take(), take()], [1, 0]);
     assertEquals(total, { received: bytesReceived, sent: bytesSent });
   });
+}
+
+const REASONS = [["disabled", 6], ["expired", 7], ["volume", 8]] as const;
+
+for (const [barred, reason] of REASONS) {
+  Deno.test(`barred: oxtunnel: the peer is told that it is barred: ${barred} (seed ${SEED})`, () => {
+    const world = new World(SEED);
+    world.protocol = "oxtunnel";
+    const { client, server } = pair(world);
+    client.send(up(1));
+    world.runFor(SECOND);
+    const [{ name, publicKey, allowedIps }] = server.core.peerSnapshots(world.nowUs);
+    const record = { name, publicKey, allowedIps, created: "2026" };
+    server.core.changePeers([{ ...record, barred }], [], world.nowUs);
+    let answers = 0;
+    world.tap = (_from, to, bytes) => {
+      if (to === client.endpoint) answers++;
+      return bytes;
+    };
+    world.runFor(5 * SECOND); // from one initiation to the next
+    dial(client, server);
+    world.runFor(SECOND / 5);
+    assertEquals(client.core.refusal, { reason, retryAfterS: barred === "volume" ? 3600 : 0 });
+    assertEquals(answers, 1);
+    assertEquals(server.metrics.dropped("barred_peer"), 1, "a refusal is counted where the reasons are");
+    assertEquals(server.core.sessionSnapshots(world.nowUs), []);
+
+    server.core.changePeers([record], [], world.nowUs);
+    world.runFor(6 * SECOND);
+    dial(client, server);
+    world.runFor(SECOND);
+    client.send(up(2));
+    world.runFor(SECOND);
+    assertEquals(numbers(server).at(-1), 2, "it is let in again");
+    assertEquals(client.core.refusal, undefined);
+  });
+}
+
+Deno.test(`barred: a WireGuard peer, a repetition, and who only knows the keys get no answer (seed ${SEED})`, () => {
+  for (const protocol of ["wireguard", "oxtunnel"] as const) {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const { client, server } = pair(world);
+    client.send(up(1));
+    world.runFor(SECOND);
+    const [{ name, publicKey, allowedIps }] = server.core.peerSnapshots(world.nowUs);
+    server.core.changePeers(
+      [{ name, publicKey, allowedIps, created: "2026", barred: "disabled" }],
+      [],
+      world.nowUs,
+    );
+    const sent: Uint8Array[] = [];
+    let answers = 0;
+    world.tap = (from, to, bytes) => {
+      if (from === client.endpoint && (bytes[0] & 0x3f) === 1) sent.push(bytes.slice());
+      if (to === client.endpoint) answers++;
+      return bytes;
+    };
+    world.runFor(5 * SECOND); // from one initiation to the next
+    dial(client, server);
+    world.runFor(SECOND / 5);
+    assertEquals(sent.length, 1);
+    assertEquals(answers, protocol === "oxtunnel" ? 1 : 0);
+    world.runFor(SECOND / 5);
+    server.receive(sent[0], client.endpoint);
+    if (protocol === "wireguard") continue;
+    assertEquals(server.metrics.dropped("handshake_replay"), 1);
+    server.receive(forgedInitiation(world, server, publicKey), client.endpoint);
+    assertEquals(server.metrics.dropped("handshake_failed"), 1);
+    assertEquals(answers, 1);
+  }
+});
+
+/** An initiation by one who knows both public keys and no private one. */
+function forgedInitiation(world: World, server: Host<Relay>, peer: string): Uint8Array {
+  const message = new Uint8Array(OX_INITIATION_MIN_BYTES);
+  const random = (bytes: number) => crypto.getRandomValues(new Uint8Array(bytes));
+  createOxInitiation(
+    nodeCrypto,
+    message,
+    7,
+    Uint8Array.fromBase64(peer),
+    server.core.publicKey,
+    random(32), // of both static keys, which it cannot compute
+    random(32),
+    tai64n(world.nowUs + 1e15),
+    new Uint8Array(),
+  );
+  new CookieJar(server.core.publicKey, 1, undefined, 0, OXTUNNEL_COOKIES).sign(
+    message,
+    oxMac1At(message.length),
+    world.nowUs,
+  );
+  return message;
 }
 
 Deno.test(`seen: only peers that were ever connected are told, in parts that together have each once (seed ${SEED})`, () => {

@@ -141,7 +141,7 @@ Deno.test(`path: a probe measures the way, leaves no session, and disturbs none 
       address: Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 198, 51, 100, 7),
       port: 6666,
     };
-    assertEquals(prober.core.takeProbeAnswer(), { rttUs: 24_000, isFull: false, seen });
+    assertEquals(prober.core.takeProbeAnswer(), { rttUs: 24_000, isRefused: false, seen });
     assertEquals(prober.core.takeProbeAnswer(), undefined);
     client.send(up());
     server.send(down());
@@ -167,7 +167,7 @@ Deno.test(`path: a probe measures the way, leaves no session, and disturbs none 
   server.core.addPeer({ name: "full", publicKey: stranger.publicKey, allowedIps: ["10.66.0.3/32"] });
   dial(stranger, server);
   world.runFor(50_000);
-  assertEquals(stranger.core.takeProbeAnswer()?.isFull, true, "max_connections is 1");
+  assertEquals(stranger.core.takeProbeAnswer()?.isRefused, true, "max_connections is 1");
 });
 
 Deno.test(`path: a probe that nobody answers ends at its time, whatever the clock's fractions (seed ${SEED})`, () => {

@@ -7,12 +7,15 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } f
 import { Client } from "../../src/client.ts";
 import { ROLLOUT_DEFAULT, type RolloutPercent } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
+import { base64 } from "../../src/session/peers.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
+import { Random } from "../kit/random.ts";
 import { CLEAN, CLOSED, dial, Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
@@ -171,6 +174,31 @@ for (const direction of ["up", "down"] as const) {
   });
 }
 
+Deno.test(`queue: the rate that is found stays the line's where packets are compressed (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", lz4: new PortableLz4() });
+  const lz4 = new PortableLz4(), queues = queuesOf(0, true);
+  const host = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, lz4, queues });
+  const rate = RATE / 4, line = new Bottleneck(rate, FIFO_US, DELAY_US), random = new Random(SEED);
+  world.pathOf = (_, to) => to === RELAY ? line : undefined;
+  /** Half of it is random. */
+  const packet = () => {
+    const payload = new Uint8Array(BULK_BYTES);
+    for (let i = BULK_BYTES / 2; i < BULK_BYTES; i++) payload[i] = random.u32();
+    return marked(udpPacket(CLIENT, FAR, payload), CLASS_BULK);
+  };
+  host.send(packet());
+  world.runFor(2 * SECOND);
+  for (let ms = 0; ms < 15_000; ms++) {
+    host.sendBurst([packet(), packet()]);
+    world.runFor(MS);
+  }
+  const { path, shapedBps } = host.core.peerSnapshots(world.nowUs)[0].line!;
+  assertAlmostEquals(path!.bps! / 8, rate, 0.25 * rate);
+  assertGreater(shapedBps! / 8, 0.7 * rate);
+});
+
 Deno.test(`queue: a client that says what its line takes is sent no more (seed ${SEED})`, () => {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
@@ -207,6 +235,33 @@ Deno.test(`queue: what a client said of its line holds again after the scheduler
     server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler } }, world.nowUs);
     assertEquals(shaped(), bps);
   }
+});
+
+Deno.test("queue: shares that change find many peers' groups in steps, and the same shares cost nothing", () => {
+  const peers = 1000, world = new World(SEED);
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(RATE), maxConnections: peers });
+  for (let i = 0; i < peers; i++) {
+    const key = new Uint8Array(32).fill(1);
+    new DataView(key.buffer).setUint32(0, i);
+    const allowedIps = [`10.66.${1 + (i >> 8)}.${i & 255}/32`];
+    server.core.addPeer({ name: `p${i}`, publicKey: base64(key), allowedIps });
+  }
+  const tuning = {
+    maxConnections: peers,
+    rateLimitPerIp: 10,
+    destinations: CLOSED,
+    classes: { rules: [] },
+    compression: undefined,
+  };
+  const exempt = () => server.core.peerSnapshots(world.nowUs).filter(({ line }) => line === undefined).length;
+  assertEquals(exempt(), 0);
+  const before = server.core.pollTimeout();
+  server.core.tune({ ...tuning, rolloutPercent: ROLLOUT_DEFAULT }, world.nowUs);
+  assertEquals(server.core.pollTimeout(), before, "nothing has changed");
+  server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler: 0 } }, world.nowUs);
+  const found: number[] = [];
+  for (; server.core.pollTimeout() === 0; server.tick()) found.push(exempt());
+  assertEquals([...found, exempt()], [256, 512, 768, peers]);
 });
 
 Deno.test(`queue: what a client said of its line ends when its device goes on with WireGuard (seed ${SEED})`, () => {

@@ -3,7 +3,7 @@
  * clients, clock jumps. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { warmUp } from "../../src/serve/warmup.ts";
+import { warmUp } from "../../src/process/warmup.ts";
 import { portableSuite } from "../../src/codec/suite.ts";
 import { DROP } from "../../src/metrics.ts";
 import { CLEAN, CLOSED, dial, type Host, pair, World } from "../kit/world.ts";
@@ -246,8 +246,8 @@ Deno.test(`sim: between peers, what is too big for the tunnel comes back as the 
 
 Deno.test("warm-up: every synthetic packet goes the whole way, both ways", () => {
   const { crypto } = portableSuite({ forged: DROP.forged });
-  assertEquals(warmUp({ ...crypto, makeDatagramAead: undefined }), 2 * 1000 * 16);
-  assertEquals(warmUp(crypto), 2 * 2 * 1000 * 16);
+  assertEquals(warmUp({ ...crypto, makeDatagramAead: undefined }), 1000 * 17);
+  assertEquals(warmUp(crypto), 2 * 1000 * 17);
 });
 
 Deno.test(`sim: a handshake older than the last one is told, once a minute, and a repeated one is not (seed ${SEED})`, () => {

@@ -3,17 +3,18 @@
  * a part of a turn, and without the scheduler behind all that the kernel holds. The whole core, by the rounds of the real driver, on
  * a clock that each packet moves on. Both protocols, both directions.
  */
-import { assertEquals, assertGreater, assertLess } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
 import { Carrier, type Inner, type Outer } from "../../src/carry.ts";
 import { suiteOf } from "../../src/codec/suite.ts";
+import { figuresByClass } from "../../src/session/peer_record.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {
-  type Burst,
+  Burst,
   BURST_CAPACITY,
   DONE,
   TO_EXIT,
@@ -281,3 +282,82 @@ Deno.test(`turn queue: peers with fast lines leave a share to one without (seed 
   assertGreater(first, 0);
   assertGreater(without, first / 4);
 });
+
+/** A small packet of the class, between the client and far away. */
+function small(isUp: boolean, trafficClass: number, port: number): Uint8Array {
+  const [from, to] = isUp ? [CLIENT, FAR] : [FAR, CLIENT];
+  const whole = marked(udpPacket(from, to, new Uint8Array(GAME_BYTES)), trafficClass);
+  new DataView(whole.buffer).setUint16(22, port);
+  return whole;
+}
+
+function fill(burst: Burst, packets: readonly Uint8Array[], step: number): void {
+  const { address, port } = splitEndpoint(HOME);
+  for (const bytes of packets) {
+    const row = burst.grow(bytes.length, step);
+    burst.bytes.set(bytes, burst.offset[row]);
+    burst.address.set(address, 4 * row);
+    burst.port[row] = port;
+  }
+}
+
+const sum = (counts: readonly number[]) => counts.reduce((all, count) => all + count, 0);
+const near = (ms: number, wantedMs: number) =>
+  assertAlmostEquals(ms, wantedMs, Math.max(0.002, wantedMs / 4));
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  Deno.test(`turn queue: waits of each class are told as they were, both ways, of the peer and of all (${protocol}, seed ${SEED})`, () => {
+    const { world, server, client } = joined(protocol, QUEUES);
+    const { core } = server, burst = new Burst(server.arena), startUs = world.nowUs;
+    const game = (isUp: boolean) => small(isUp, CLASS_GAME, 27_015);
+    const repeat = (times: number, make: (i: number) => Uint8Array) =>
+      Array.from({ length: times }, (_, i) => make(i));
+    const before = core.queueDelays().map(sum), metricsBefore = server.metrics.waits("game");
+
+    // Down: 20 of a game and 180 of transfers at once, of which 128 go on after 3 ms and the others after 9; then 160 that need not wait.
+    fill(burst, [
+      ...repeat(180, (i) => small(false, CLASS_BULK, 5000 + i % 4)),
+      ...repeat(20, () => game(false)),
+    ], TO_TUNNEL);
+    core.ingestInner(burst, startUs);
+    burst.release();
+    for (const [rows, atUs] of [[128, 3 * MS], [72, 9 * MS]] as const) {
+      assertEquals(core.serveTunnel(burst, startUs + atUs), rows);
+      burst.release();
+    }
+    for (let i = 0; i < 10; i++) {
+      fill(burst, repeat(16, () => game(false)), TO_TUNNEL);
+      core.ingestInner(burst, startUs + 10 * MS);
+      burst.release();
+    }
+    const [{ line }] = core.peerSnapshots(startUs + 10 * MS);
+    const isRead = protocol === "oxtunnel"; // WireGuard's packets that need not wait have no class
+    for (const figures of [line!.waits, figuresByClass(core.queueDelays())]) {
+      near(figures.bulk!.p50Ms, 3);
+      near(figures.bulk!.p99Ms, 9);
+      near(figures.game!.p50Ms, isRead ? 0 : 3);
+      near(figures.game!.p99Ms, 3);
+      if (!isRead) near(figures.default!.p99Ms, 0);
+    }
+
+    // Up: 200 of a game, after 5 ms; these are no waits for the line to the peer.
+    const datagrams: Uint8Array[] = [];
+    world.tap = (from, _, bytes) => {
+      if (from === HOME) datagrams.push(bytes);
+      return undefined;
+    };
+    for (let i = 0; i < 200; i++) client.sendBurst([game(true)]);
+    fill(burst, datagrams, TO_PARSE);
+    core.ingest(burst, startUs + 20 * MS);
+    burst.release();
+    assertEquals(core.serveExit(burst, startUs + 25 * MS), 200);
+    burst.release();
+    near(figuresByClass(core.queueDelays()).game!.p99Ms, 5);
+    near(core.peerSnapshots(startUs + 25 * MS)[0].line!.waits.game!.p99Ms, 3);
+    const counted = core.queueDelays().map((counts, i) => sum(counts) - before[i]);
+    assertEquals(counted, isRead ? [0, 380, 0, 0, 180] : [160, 220, 0, 0, 180]);
+    const { packets, totalUs } = server.metrics.waits("game");
+    assertEquals(sum(packets) - sum(metricsBefore.packets), counted[CLASS_GAME]);
+    assertEquals(totalUs, 20 * 3 * MS + 200 * 5 * MS);
+  });
+}

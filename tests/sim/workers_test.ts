@@ -103,6 +103,44 @@ for (const [steered, protocol] of CASES) {
   });
 }
 
+Deno.test("workers: a peer that is kept out is told so by its owner alone, once for each handshake", () => {
+  const { world, relays, clients } = start(100, "oxtunnel");
+  world.runFor(SECOND);
+  const [client] = clients;
+  const name = "kept-out", publicKey = base64(client.core.publicKey);
+  for (const { core } of relays) {
+    core.changePeers(
+      [{ name, publicKey, allowedIps: ["10.66.0.2/32"], created: "", barred: "disabled" }],
+      [],
+    );
+  }
+  const sent: Uint8Array[] = [];
+  let answers = 0;
+  world.tap = (from, to, bytes) => {
+    if (from === client.endpoint && bytes[0] === 0xc1) sent.push(bytes.slice());
+    if (to === client.endpoint) answers++;
+    return bytes;
+  };
+  client.send(udpPacket("10.66.0.2", SERVER, Uint8Array.of(1)));
+  world.runFor(60 * SECOND);
+  assertGreater(sent.length, 8);
+  assertEquals(answers, sent.length);
+  const dropped = relays.map(({ metrics }) => metrics.dropped("barred_peer"));
+  assertEquals(dropped[ownerOf(client.core.publicKey, WORKERS)], sent.length);
+  assertEquals(dropped[0] + dropped[1], sent.length);
+  assertGreater(
+    relays[0].metrics.get("handshakes_handed_over") + relays[1].metrics.get("handshakes_handed_over"),
+    0,
+  );
+  for (const { core } of relays) {
+    assert(core.sessionSnapshots(world.nowUs).every(({ peer }) => !peer.endsWith(client.endpoint)));
+  }
+  // A repetition that comes to the other Worker is one, too.
+  for (const relay of relays) relay.receive(sent[0], client.endpoint);
+  assertEquals(relays.map(({ metrics }) => metrics.dropped("handshake_replay")).reduce((a, b) => a + b), 2);
+  assertEquals(answers, sent.length);
+});
+
 Deno.test("workers: a receiver index of another Worker, or of none, is dropped where it came in", () => {
   const { world, relays, clients } = start();
   world.runFor(SECOND);

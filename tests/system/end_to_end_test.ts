@@ -223,7 +223,7 @@ scenario("rekey: traffic outlives many key epochs", TUN, async (net, client) => 
 
 scenario("removal: a removed peer is cut by the running relay", TUN, async (net, client) => {
   assert((await ping(net, client, SERVER)).success);
-  await net.removePeer("phone");
+  await net.changePeer(["remove", "phone"]);
   await until(async () => (await net.status()).peers.length === 0, "the relay has forgotten it");
   assertEquals((await ping(net, client, SERVER)).success, false);
 }, { ways: ["portable", "mmsg"] });

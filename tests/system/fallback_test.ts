@@ -156,7 +156,7 @@ networkTest("fallback: who can go nowhere is told what is wrong", needs, async (
   await net.relay(
     `${OPEN}[fallback]\nlisten = "0.0.0.0:443"\ncertificate = "${certificate}"\nprivate_key = "${privateKey}"\n`,
   );
-  await net.removePeer("laptop");
+  await net.changePeer(["remove", "laptop"]);
   const file = await invite(net);
   await unblock(net);
   await block(net, "udp dport 4433 drop; tcp dport 443 reject with tcp reset; udp dport 4433");

@@ -16,10 +16,11 @@ async function counters(net: Network): Promise<(name: string) => number> {
 }
 
 for (
-  const [name, config, options] of [
-    ["leave without their headers", "", []],
-    ["keep their headers where the relay wants it so", "[headers]\nenabled = false\n", []],
-    ["keep their headers where the client wants it so", "", ["--no-header-compression"]],
+  const [name, config, options, headers] of [
+    ["leave without their headers", "", [], 1],
+    ["leave with ROHC's where both want it so", "[headers]\nmethods = ['rohc']\n", ["--rohc"], 4],
+    ["keep their headers where the relay wants it so", "[headers]\nenabled = false\n", [], 28],
+    ["keep their headers where the client wants it so", "", ["--no-header-compression"], 28],
   ] as const
 ) {
   Deno.test({
@@ -31,7 +32,7 @@ for (
       const net = await Network.open();
       try {
         const client = await net.client(2);
-        const isOn = config === "" && options.length === 0;
+        const isOn = headers < 28;
         await net.relay(
           `exit = "tun"\nenable_batching = false\n[destinations]\nallow = ["10.200.0.0/24"]\n${config}`,
         );
@@ -67,12 +68,17 @@ for (
         const each = (wireAfter.bytes - wire.bytes) / inner;
         console.log(`${inner} packets, ${each.toFixed(1)} bytes each on the cable`);
         assertGreater(inner, 1000);
-        // 64 of payload, 28 of IPv4 and UDP, 22 of the tunnel; and one or 28 of the packet's own headers.
-        if (isOn) assertLess(each, PAYLOAD + 28 + 22 + 10);
+        // 64 of payload, 28 of IPv4 and UDP, 22 of the tunnel; and what is left of the packet's own headers.
+        if (isOn) assertLess(each, PAYLOAD + 28 + 22 + headers + 9);
         else assertGreater(each, PAYLOAD + 28 + 22 + 25);
         const down = rose("headers_elided_packets_total");
         if (isOn) assertGreater(down, 0.4 * inner);
         else assertEquals(down + rose("header_definitions_total"), 0);
+        const shown = JSON.parse((await net.ask("/v1/status")).text).peers[0].headers;
+        assertEquals(shown?.method, headers === 28 ? undefined : headers === 4 ? "rohc" : "elided");
+        if (isOn) assertLess(Math.abs(shown.after - headers), 1);
+        if (isOn) assertGreater(after("header_contexts"), 0);
+        else assertEquals(after("header_contexts"), 0);
         assertEquals(after('dropped_packets_total\\{reason="unknown_context"\\}'), 0);
         assertEquals(after("headers_mismatch_total"), 0);
       } finally {

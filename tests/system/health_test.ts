@@ -155,7 +155,7 @@ networkTest(
       "phone true",
     ]);
 
-    await net.removePeer("phone");
+    await net.changePeer(["remove", "phone"]);
     await until(() => reaches(net, second, SERVER), "the second client is in", 30_000);
     await until(async () => (await net.status()).counters.connections === 1, "one connection is counted");
   },

@@ -312,7 +312,7 @@ networkTest(
       assert(mtu === expected || offered === 1500 && isFitting(mtu, 1500), `${mtu}`);
       assert(await pings(here, mtu));
       await running.stop("SIGINT");
-      await net.removePeer("laptop");
+      await net.changePeer(["remove", "laptop"]);
       await relay.stop("SIGTERM");
     }
   },

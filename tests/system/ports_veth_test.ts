@@ -3,8 +3,8 @@
  * crosses devices to reach the other. Held here is what loopback cannot show: runs cross devices whole, and a send queue
  * that is full costs datagrams, which are counted, and never stalls or stops whoever sends.
  */
-import { assert, assertEquals, assertGreater } from "@std/assert";
-import { cString, libc, O_CLOEXEC, openLibrary } from "../../ffi/mod.ts";
+import { assertEquals, assertGreater } from "@std/assert";
+import { openLibrary } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { NativePort, NativePortOptions } from "../../src/io/native_udp.ts";
@@ -12,6 +12,7 @@ import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
+import { inNamespace } from "../kit/in_namespace.ts";
 import { requires } from "../kit/requires.ts";
 import { Network, pause, SERVER, SERVER_V6 } from "../kit/namespaces.ts";
 
@@ -26,25 +27,8 @@ const obstacle = typeof native === "string" ? native : uringObstacle(native);
 if (obstacle) console.error(`SKIPPED tests/system/ports_veth_test.ts, in part: ${obstacle}`);
 
 const C = openLibrary("/lib/x86_64-linux-gnu/libc.so.6", {
-  setns: { parameters: ["i32", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
 });
-
-/** Runs `act` with this thread in a network namespace; a socket stays in the one where it was opened. */
-function inNamespace<T>(name: string, act: () => T): T {
-  const [there, here] = [`/run/netns/${name}`, "/proc/thread-self/ns/net"].map((path) => {
-    const fd = libc().open(cString(path), O_CLOEXEC);
-    assert(fd >= 0, path);
-    return fd;
-  });
-  try {
-    assertEquals(C.setns(there, 0), 0);
-    return act();
-  } finally {
-    assertEquals(C.setns(here, 0), 0);
-    for (const fd of [there, here]) libc().close(fd);
-  }
-}
 
 type Kind = [name: string, open: (options: Omit<NativePortOptions, "native">) => NativePort];
 const KINDS: Kind[] = [];

@@ -59,7 +59,7 @@ for (const exit of ["tun", "userspace"]) {
       await net.must(before, ["ping", "-c", "1", "-w", "10", SERVER]).catch(() => {});
       const server = await net.server("server", PERSISTENT);
       await net.server(before, ASK);
-      await net.removePeer("before");
+      await net.changePeer(["remove", "before"]);
       const second = await net.addPeer("heir");
       const addressOf = (config: string) => /^Address = (.*)$/m.exec(config)![1];
       assertEquals(addressOf(second), addressOf(first), "there is one address, or this proves nothing");

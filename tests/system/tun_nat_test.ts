@@ -129,7 +129,7 @@ for (const [any, hostname] of [["0.0.0.0", "${SERVER}"], ["::", "${SERVER_V6}"]]
     // A peer can be cut off whatever somebody has done to the rules.
     await net.must("relay", ["nft", "flush", "table", "inet", "oxrelay_oxrelay0"]);
     await net.must("relay", ["nft", "delete", "map", "inet", "oxrelay_oxrelay0", "peers4"]);
-    await net.removePeer("greedy");
+    await net.changePeer(["remove", "greedy"]);
     await until(
       async () => (await of(greedy.own)).length === 0,
       "a removed peer's connections are forgotten",

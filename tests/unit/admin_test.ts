@@ -53,9 +53,10 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
-    metrics.waited(1, 300 + 1000 * i);
+    metrics.waited(1, 300 + 1000 * i, 1);
     metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
+    metrics.add("headers_kept_changed", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
     const { status, headers, text } = await ask("/metrics");
@@ -83,8 +84,9 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
     assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
     // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows, six of devices and three of the process
-    // besides one family per counter, and one for twelve of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 1 - 12);
+    // besides one family per counter, and one each for twelve and for seven of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 2 - 12 - 7);
+    assertMatch(text, /^oxrelay_headers_kept_packets_total\{reason="changed"\} 5$/m);
     assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
@@ -159,7 +161,8 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
     assertEquals(json.applications, { zoom: 1, quic: 12 });
-    assertEquals(json.latency, { queue: { p50Ms: 0.0025, p99Ms: 0.003 } });
+    const queue = { p50Ms: 0.0025, p99Ms: 0.0025 };
+    assertEquals(json.latency, { queue, queueByClass: { game: queue } });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",

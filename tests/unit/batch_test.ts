@@ -20,9 +20,9 @@ function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics())
   const context = {
     batches,
     metrics,
-    table: { protocol: [OXTUNNEL, OXTUNNEL] },
+    table: { protocol: [OXTUNNEL, OXTUNNEL], isMultipath: [0, 0] },
     associations: {
-      epochs: { sendable: () => now.session },
+      epochs: { sendable: () => now.session, isStillOpen: () => false },
       oxtunnel: { sessions: { innerMtu: () => 1420 } },
     },
   } as unknown as EgressContext;
@@ -31,7 +31,7 @@ function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics())
     for (const [bytes, trafficClass] of packets) {
       const row = burst.grow(bytes, TO_SEAL);
       burst.peer[row] = PEER;
-      burst.session[row] = now.session;
+      burst.session[row] = burst.path[row] = now.session;
       burst.trafficClass[row] = trafficClass;
       burst.view.setUint8(burst.offset[row], first);
     }

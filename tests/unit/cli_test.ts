@@ -3,6 +3,7 @@
  * its task, in a fresh directory.
  * Long because every subcommand is run in one way, with its task's permissions.
  */
+import { type AddressInfo, createServer } from "node:net";
 import { resolve } from "node:path";
 import { requires } from "../kit/requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
@@ -284,8 +285,19 @@ Deno.test("cli: wrong command lines end with 2 and say what to do", async () => 
       [["peer", "add", "a", "--qr", "--no-qr"], /exclude each other/],
       [["peer", "add", "a", "--public-key", "x"], /--public-key: expected 44 characters/],
       [["peer", "add", "a", "--rate-down", "9"], /--rate-down: expected a rate from 64k to 100G/],
-      [["peer", "rate", "a"], /give --down, --up, or both/],
+      [["peer", "set", "a"], /peer set: give what to change/],
       [["peer", "rate", "a", "--up", "fast"], /--up: expected a rate/],
+      [["peer", "set", "a", "--volume", "0"], /--volume: expected 1 to 1000000000000000 bytes such as 50G/],
+      [["peer", "set", "a", "--volume", "2000T"], /--volume: expected 1 to/],
+      [
+        ["peer", "set", "a", "--expires", "2026-02-30"],
+        /--expires: expected a time such as 30d.*"2026-02-30"/,
+      ],
+      [["peer", "set", "a", "--expires", "0d"], /--expires: expected a time/],
+      [["peer", "set", "a", "--notes", "x".repeat(501)], /--notes: 501 characters, of 500 at most/],
+      [["peer", "rename", "a"], /something is missing/],
+      [["peer", "link", "a", "--page", "relay.example.com"], /--page: expected an address such as https/],
+      [["peer", "link", "a", "--valid", "soon"], /--valid: expected a time/],
       [["keygen", "--publc"], /did you mean --public\?/],
       [["status", "now"], /"now" is one word too many/],
     ];
@@ -485,6 +497,26 @@ async function listening(answer: string, action: (port: number) => Promise<void>
   return got;
 }
 
+Deno.test("cli: what breaks on the way to a relay is named, and is not taken for no relay", async () => {
+  await inDirectory(async (cwd) => {
+    const server = createServer((socket) => void socket.once("data", () => socket.resetAndDestroy()));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      await Deno.mkdir(`${cwd}/state`);
+      await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
+      await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${port}"\n`);
+      const status = await run(cwd, ["status"]);
+      assertEquals(status.code, 1);
+      assertMatch(status.stderr, /^the relay at http:\/\/127\.0\.0\.1:\d+ cannot be asked: .*reset/i);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
+    const none = await run(cwd, ["status"]);
+    assertMatch(none.stderr, /^no relay is running here/);
+  });
+});
+
 const jsonAnswer = (body: string) =>
   `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 
@@ -626,6 +658,29 @@ Deno.test("cli: status shows a relay once and as JSON, and says when there is no
   });
 });
 
+const LATENCY = {
+  queue: { p50Ms: 0.1, p99Ms: 0.51 },
+  queueByClass: { game: { p50Ms: 0, p99Ms: 0.11 }, bulk: { p50Ms: 1.2, p99Ms: 9 } },
+  processing: { p50Ms: 0.02, p99Ms: 0.04 },
+};
+
+Deno.test("cli: status shows what headers became", () => {
+  const [phone, laptop] = STATUS.peers;
+  const text = renderStatus(
+    {
+      ...STATUS,
+      peers: [
+        { ...phone, headers: { method: "elided", before: 28, after: 1.06 } },
+        { ...laptop, headers: { method: "rohc", before: 39.6, after: 4 } },
+      ],
+    },
+    undefined,
+    0,
+    [],
+  );
+  assertMatch(text, /\n {2}headers 28 → 1\.1 B to phone\n {2}headers 40 → 4\.0 B to .*laptop, by ROHC$/);
+});
+
 Deno.test("cli: the status table's numbers", () => {
   const [phone, laptop] = STATUS.peers;
   const previous = { ...STATUS, peers: [{ ...phone, bytesReceived: 1_000_000, bytesSent: 1000 }, laptop] };
@@ -643,11 +698,15 @@ Deno.test("cli: the status table's numbers", () => {
     waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
     serializationMs: 1.211,
   };
-  const latency = { queue: { p50Ms: 0.1, p99Ms: 0.51 }, processing: { p50Ms: 0.02, p99Ms: 0.04 } };
-  const lines = renderStatus({ ...STATUS, latency, peers: [{ ...phone, line }, laptop] }, undefined, 0, []);
+  const lines = renderStatus(
+    { ...STATUS, latency: LATENCY, peers: [{ ...phone, line }, laptop] },
+    undefined,
+    0,
+    [],
+  );
   assertMatch(
     lines,
-    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n/,
+    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n {9}queue by class: game 0\.00\/0\.11 ms, bulk 1\.2\/9\.0 ms\n/,
   );
   assertMatch(
     lines,
@@ -688,6 +747,9 @@ Deno.test("cli: the status table's numbers", () => {
     /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +31 +29 +2 +1 +21\.00 %\n/,
   );
   assertMatch(repairing, /to phone +no reports +5\.00 %/);
+});
+
+Deno.test("cli: numbers as people read them", () => {
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);
   assertEquals([59.9, 60, 3600, 187200].map(formatDuration), ["59s", "1m 0s", "1h 0m", "2d 4h"]);

@@ -28,7 +28,7 @@ Deno.test("delays: what is past fades, and what threads have counted adds up", (
 });
 
 Deno.test("line figures: each peer's are its own, and a peer that is gone leaves none", () => {
-  const figures = new LineFigures(4096);
+  const figures = new LineFigures(4096, { waited: () => {} });
   for (const peer of [7, 8]) {
     figures.look(peer);
     figures.waited(CLASS_GAME, 100 * peer);
@@ -52,4 +52,16 @@ Deno.test("line figures: each peer's are its own, and a peer that is gone leaves
   figures.look(4095);
   figures.marked();
   assertEquals(figures.of(4095)!.marked, 1);
+});
+
+Deno.test("line figures: who has nothing left to tell makes room for others, who lost a packet does not", () => {
+  const figures = new LineFigures(4096, { waited: () => {} });
+  for (const peer of [7, 8]) {
+    figures.look(peer);
+    figures.waited(CLASS_GAME, 100);
+  }
+  figures.lost("queue_stale");
+  for (let i = 0; i < 3; i++) figures.fade(() => false);
+  assertEquals(figures.of(7), undefined);
+  assertEquals(figures.of(8)!.drops.queue_stale, 1);
 });

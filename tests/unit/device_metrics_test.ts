@@ -1,6 +1,7 @@
 /** Series of single devices: who gets one, that their number is bounded, and that no counter falls whatever happens to a device. */
-import { assert, assertEquals } from "@std/assert";
-import { DeviceSeries, OTHERS } from "../../src/admin/device_metrics.ts";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { Registry } from "prom-client";
+import { addDevices, DeviceSeries, OTHERS } from "../../src/admin/device_metrics.ts";
 import type { PeerSnapshot } from "../../src/session/peer_record.ts";
 
 const peer = (name: string, bytes: number, more: Partial<PeerSnapshot> = {}): PeerSnapshot => ({
@@ -80,4 +81,24 @@ Deno.test("device metrics: what is only true of a connected device is gone with 
   assertEquals([of().connected, of().rttS, of().lossRatio], [1, 0.02, 0.5]);
   series.take([peer("a", 1, { rttMs: 20, lossRatio: 0.5, connected: false })], 1);
   assertEquals([of().connected, of().rttS, of().lossRatio], [0, undefined, undefined]);
+});
+
+Deno.test("device metrics: all metrics of a scrape share one answer, which is folded once, and a failure is one scrape's", async () => {
+  const registry = new Registry();
+  let asked = 0, isBroken = false;
+  addDevices(registry, () => {
+    asked++;
+    if (isBroken) return Promise.reject(new Error("no snapshot"));
+    return Promise.resolve({ max: 1, peers: [peer("a", 100 * asked)] });
+  });
+  for (let scrape = 1; scrape <= 3; scrape++) {
+    const text = await registry.metrics();
+    assertEquals(asked, scrape);
+    assert(text.includes(`oxrelay_device_received_bytes_total{device="a"} ${100 * scrape}`), text);
+    assert(text.includes(`oxrelay_device_connected{device="a"} 1`), text);
+  }
+  isBroken = true;
+  await assertRejects(() => registry.metrics(), Error, "no snapshot");
+  isBroken = false;
+  assert((await registry.metrics()).includes('{device="a"} 500'));
 });

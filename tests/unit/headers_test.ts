@@ -2,7 +2,7 @@
  * Short packets by themselves (PROTOCOL §13): which packets a template takes, the octets of the examples in PROTOCOL §21,
  * how contexts are given out and kept apart, and what hostile definitions and short packets do.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { ContextBudget, Expander } from "../../src/codec/headers/expander.ts";
 import { BARE, DEFINED, SHORT, Shrinker } from "../../src/codec/headers/shrinker.ts";
 import { expandInPlace } from "../../src/ingress/packets.ts";
@@ -75,10 +75,12 @@ function tcp(
 class Line {
   readonly shrinker = new Shrinker();
   readonly expander: Expander;
-  #counter = 0;
+  counter = 0;
   #nowUs = 0;
-  /** Whether acknowledgments come. */
+  /** Whether acknowledgments come, and those of anchors; and whether what is carried is lost. */
   answers = true;
+  anchors = true;
+  isLost = false;
   result = BARE;
   /** What the last packet became, without a frame's head. */
   sent = new Uint8Array(0);
@@ -90,7 +92,7 @@ class Line {
   /** Sends a packet, and gives what comes out; undefined if nothing does. */
   carry(packet: Uint8Array, afterUs = 20 * MS): Uint8Array | undefined {
     this.#nowUs += afterUs;
-    this.#counter++;
+    this.counter++;
     const memory = new Uint8Array(4096);
     memory.set(packet, AT);
     const view = new DataView(memory.buffer);
@@ -98,7 +100,7 @@ class Line {
     if (this.result === BARE) return packet;
     const { at, bytes } = this.shrinker;
     this.sent = memory.slice(at, at + bytes);
-    return this.take(this.sent, this.#counter);
+    return this.isLost ? undefined : this.take(this.sent, this.counter);
   }
 
   take(sent: Uint8Array, counter: number): Uint8Array | undefined {
@@ -113,6 +115,7 @@ class Line {
       return sent.slice(front);
     }
     if (!expander.find(view, 256, sent.length, counter)) return undefined;
+    this.#answer();
     const { template, fieldsAt, payloadAt } = expander;
     const payloadBytes = 256 + sent.length - payloadAt;
     template.rebuild(view, fieldsAt, view, payloadAt - template.headerBytes, payloadBytes);
@@ -126,6 +129,10 @@ class Line {
       this.shrinker.acknowledged(acknowledgments[i], acknowledgments[i + 1]);
     }
     this.expander.acknowledged(acknowledgmentBytes);
+    const anchors = new Uint8Array(192), bytes = this.expander.writeAnchors(anchors, 0, anchors.length);
+    for (let i = 0; i < bytes && this.anchors; i += 3) {
+      this.shrinker.anchored(anchors[i] & 0x7f, anchors[i + 1], anchors[i + 2]);
+    }
   }
 }
 
@@ -355,12 +362,12 @@ Deno.test("headers: a packet that is rebuilt in its slot has the whole headroom 
   const expander = new Expander(new ContextBudget(1), () => {});
   expander.define(of, 0, 13, 64, 1);
   // The payload lies behind a datagram's header, number and RTP's field; or further back, behind other frames.
-  for (const [front, octets] of [[6, 4], [6, 700], [58, 4], [300, 4]]) {
+  for (const [front, octets] of [[6, 4], [6, 5], [6, 79], [6, 700], [55, 5], [56, 6], [58, 4], [300, 4]]) {
     const arena = new Arena(2), burst = new Burst(arena);
     const row = burst.grow(0, 0), start = packetStart(burst.slot[row]), at = start + front;
     assertEquals(burst.slot[row], 0);
     const data = Uint8Array.from({ length: octets }, (_, i) => i * 7);
-    arena.bytes.set([0x50, 0x80, 5, ...data], at);
+    arena.bytes.set([0x50, 0xc0, 5, ...data], at);
     expandInPlace(burst, row, at, 3 + octets, 2, expander);
     assertEquals([burst.next[row], burst.length[row]], [OPENED, 60 + octets]);
     assert(burst.offset[row] >= start, `${burst.offset[row]}`);
@@ -378,4 +385,91 @@ Deno.test("headers: a packet that is rebuilt in its slot has the whole headroom 
     assertEquals([...packet.subarray(48, 52)], [0x80, 0x80, 0, 5]);
     assertEquals(packet.subarray(60), data);
   }
+});
+
+/** The UDP packet of an RTP flow with this sequence number, 960 units of time from one to the next. */
+function rtp(number: number, { marker = false, late = 0 } = {}): Uint8Array {
+  const octets = new Uint8Array(32).fill(number), view = new DataView(octets.buffer);
+  view.setUint16(0, 0x806f | (marker ? 0x80 : 0));
+  view.setUint16(2, number);
+  view.setUint32(4, 960 * number + late);
+  view.setUint32(8, 7);
+  return udp(octets);
+}
+
+Deno.test("headers: a call's packet is two octets and its payload, in the long run too, and by seven bits reads no other", () => {
+  for (const loss of [0, 0.3]) {
+    const line = new Line(), random = new Random(5);
+    let octets = 0, packets = 0;
+    // Past the turn of sixteen bits, and of the twelve that a definition tells apart.
+    for (let n = 63_000; n < 69_000; n++) {
+      line.isLost = random.real() < loss;
+      const packet = rtp(n & 0xffff), came = line.carry(packet);
+      if (!line.isLost) assertEquals(came && atomic(came), atomic(packet), String(n));
+      if (line.result !== SHORT) continue;
+      octets += line.sent.length - 20;
+      packets++;
+    }
+    assertGreater(packets, 5500);
+    assertLess(octets / packets, loss === 0 ? 2.1 : 2.2);
+  }
+});
+
+Deno.test("headers: a marker takes an octet more, and a time stamp off the line four more", () => {
+  const line = new Line();
+  let n = 0;
+  settle(line, () => rtp(n++));
+  for (
+    const [made, sent] of [
+      [{}, [0x50, n & 0x7f]],
+      [{ marker: true }, [0x50, 0xc0, n + 1]],
+      [{ late: 5 }, [0x50, 0xa0, n + 2, 0, 0, 960 * (n + 2) >> 8, (960 * (n + 2) + 5) & 0xff]],
+    ] as const
+  ) {
+    const packet = rtp(n++, made);
+    assertEquals(atomic(line.carry(packet)!), atomic(packet));
+    assertEquals([...line.sent.subarray(0, sent.length)], [...sent]);
+    assertEquals(line.sent.length, sent.length + 20);
+  }
+});
+
+Deno.test("headers: anchors that nobody acknowledges leave the long form, which needs none", () => {
+  const line = new Line();
+  let n = 0;
+  settle(line, () => rtp(n++));
+  line.anchors = false;
+  const sizes = Array.from({ length: 300 }, () => {
+    const packet = rtp(n++);
+    assertEquals(atomic(line.carry(packet)!), atomic(packet));
+    return line.sent.length - 20;
+  });
+  assertEquals([Math.min(...sizes), sizes.at(-1)], [2, 3]);
+  // Nor does the acknowledgment of another generation, or of no anchor.
+  for (let low = 0; low < 256; low++) line.shrinker.anchored(0, 77, low);
+  line.carry(rtp(n++));
+  assertEquals(line.sent.length, 23);
+});
+
+Deno.test("headers: a late packet is read by the anchor before it, or not at all", () => {
+  const line = new Line();
+  let n = 0;
+  settle(line, () => rtp(n++));
+  const kept: { sent: Uint8Array; counter: number; packet: Uint8Array }[] = [];
+  for (let i = 0; i < 900; i++) {
+    const packet = rtp(n++);
+    line.isLost = true;
+    line.carry(packet);
+    if (line.sent.length === 22) kept.push({ sent: line.sent, counter: line.counter, packet });
+    else line.take(line.sent, line.counter);
+  }
+  assertGreater(kept.length, 700);
+  let read = 0;
+  for (const { sent, counter, packet } of kept) {
+    const came = line.take(sent, counter);
+    if (came === undefined) continue;
+    assertEquals(atomic(came), atomic(packet));
+    read++;
+  }
+  assertGreater(read, 200);
+  assertLess(read, kept.length);
 });

@@ -8,6 +8,13 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createCipheriv } from "node:crypto";
 import fc from "fast-check";
+import {
+  COPY_HEAD_BYTES,
+  copyFits,
+  readCopyCounter,
+  readCopyPath,
+  writeCopyHead,
+} from "../../src/wire/repair.ts";
 import * as control from "../../src/wire/control.ts";
 import * as frame from "../../src/wire/frame.ts";
 import * as ox from "../../src/wire/oxtunnel.ts";
@@ -57,12 +64,20 @@ function maskOf(aead: Aead, key: Uint8Array, sample: Uint8Array): Uint8Array {
 }
 
 /** A whole data datagram as §12 says. */
-function sealed(aead: Aead, id: number, counter: number, counterBytes: number, plaintext: Uint8Array) {
+function sealed(
+  aead: Aead,
+  id: number,
+  counter: number,
+  counterBytes: number,
+  plaintext: Uint8Array,
+  path = 0,
+) {
   const [key, protectKey] = [range(0, 32), range(32, 32)];
   const datagram = new Uint8Array(ox.SHORT_HEADER_MAX_BYTES + plaintext.length + ox.OX_TAG_BYTES);
   const view = new DataView(datagram.buffer);
   const header = ox.writeShortHeader(view, 0, 0, id, counter, counterBytes);
   const nonce = new Uint8Array(12);
+  new DataView(nonce.buffer).setUint32(0, path, true);
   new DataView(nonce.buffer).setBigUint64(4, BigInt(counter), true);
   const cipher = createCipheriv(
     aead !== "ChaCha20-Poly1305" ? "aes-256-gcm" : "chacha20-poly1305",
@@ -167,8 +182,8 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
     }),
   "deadline of 60 ms": () =>
     written((view, at) => control.writeShort(view, at, control.CONTROL_DEADLINE, 60)),
-  "contexts: 3 by generation 7": () =>
-    written((view, at) => control.writeContexts(view, at, Uint8Array.of(3, 7), 2)),
+  "contexts: the anchor 0x1234 of 3 by generation 7": () =>
+    written((view, at) => control.writeContexts(view, at, Uint8Array.of(0x83, 7, 0x34), 3)),
   "ack of 7": () => written((view, at) => control.writeShort(view, at, control.CONTROL_ACK, 7)),
   "close, draining, retry in 5 s": () =>
     written((view, at) => control.writeClose(view, at, control.CLOSE_DRAINING, 5)),
@@ -182,6 +197,19 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
     written((view, at) =>
       control.writeConnectionIds(view, at, 2, 2, 1, Uint32Array.of(0xdddddddd, 0xeeeeeeee), 2)
     ),
+  "path ids of path 1: numbers 0 and 1, none retired": () =>
+    written((view, at) =>
+      control.writePathIds(view, at, 5, 1, 0, 0, Uint32Array.of(0xdddddddd, 0xeeeeeeee), 2)
+    ),
+  "path status: path 2 is available, metered, for games and calls twice": () =>
+    written((view, at) =>
+      control.writePathStatus(view, at, 6, 2, control.PATH_AVAILABLE, control.COST_METERED, 0b110)
+    ),
+  "copy of counter 0x12345 of path 3, a packet of 4 bytes": () =>
+    written((view, at) => {
+      const body = frame.writeFrameHead(view, at, frame.FRAME_COPY, COPY_HEAD_BYTES + 4);
+      return writeCopyHead(view, body, 3, 0x12345) - at;
+    }, Uint8Array.of(0x45, 0, 0, 4)),
   "config: MTU 1380": () => {
     const body = new Uint8Array(8);
     const length = parameters.writeParameters(body, 0, { mtu: 1380 });
@@ -230,6 +258,35 @@ Deno.test("oxtunnel: the document's sealed datagrams are reproduced (PROTOCOL §
     assertEquals(ox.plaintextBytes(flags, datagram.length), 4);
     assertEquals(ox.recoverCounter(ox.readTruncatedCounter(view, 0), 2, 290), 300);
   }
+});
+
+Deno.test("oxtunnel: and those of another path (PROTOCOL §12, §21)", () => {
+  const rows = table("The same on path 1");
+  assertEquals(rows.length, 3);
+  for (const [aead, bytes] of rows) {
+    const { datagram } = sealed(aead as Aead, 0x0badcafe, 300, 2, Uint8Array.of(0x45, 0, 0, 4), 1);
+    assertEquals(hex(datagram), bytes.replace(/\s/g, ""), aead);
+  }
+});
+
+Deno.test("oxtunnel: a copy means the counter nearest to what is expected, and has packets", () => {
+  const view = new DataView(new ArrayBuffer(16));
+  for (const highest of [-1, 0, 5, 1000, 65_535, 65_536, 1_000_000, 2 ** 40]) {
+    for (const ahead of [-32_000, -100, 0, 1, 2, 100, 32_000]) {
+      const counter = highest + ahead;
+      if (counter < 0) continue;
+      writeCopyHead(view, 0, 7, counter);
+      assertEquals([readCopyPath(view, 0), readCopyCounter(view, 0, highest)], [7, counter]);
+    }
+  }
+  writeCopyHead(view, 0, 1, 2 ** 48 - 1);
+  assertEquals(readCopyCounter(view, 0, 2 ** 48 - 10), 2 ** 48 - 1);
+  writeCopyHead(view, 0, 1, 2 ** 48 + 1);
+  assertEquals(readCopyCounter(view, 0, 2 ** 48 - 10), -1, "no datagram has it");
+  writeCopyHead(view, 0, 7, 1);
+  assertEquals([copyFits(view, 0, COPY_HEAD_BYTES), copyFits(view, 0, COPY_HEAD_BYTES + 1)], [false, true]);
+  writeCopyHead(view, 0, 8, 1);
+  assertEquals(copyFits(view, 0, 10), false, "a reserved bit");
 });
 
 Deno.test("oxtunnel: the mask is RFC 9001's for its appendix A.5", () => {
@@ -489,7 +546,6 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
     [0x87, 0xff, 0x45],
     [0x10],
     [0x3f, 1],
-    [0x7f],
   ];
   for (const bad of cases) {
     assertEquals(framesOf(Uint8Array.from([...good, ...bad])), {
@@ -552,6 +608,14 @@ Deno.test("control: bodies that their kinds do not have are refused (PROTOCOL R5
   ) => [3, sections, ...new Array(12).fill(0), bitmapBytes];
   const marked = new Array(32).fill(0xff);
   const cases: [name: string, head: number[], length: number, fits: boolean][] = [
+    ["path ids of path 7", [0x24, 0, 0, 7], 12, true],
+    ["path ids of the first path", [0x24, 0, 0, 0], 12, false],
+    ["path ids of path 8", [0x24, 0, 0, 8], 12, false],
+    ["path ids without any", [0x24, 0, 0, 1], 8, false],
+    ["five path ids", [0x24, 0, 0, 1], 28, false],
+    ["a closed path", [0x25, 0, 0, 7, 3], 7, true],
+    ["a status of path 8", [0x25, 0, 0, 8, 3], 7, false],
+    ["a status that there is not", [0x25, 0, 0, 1, 4], 7, false],
     ["a bitmap of 32 bytes", reportHead(0, 32), 47, true],
     ["a bitmap of 33 bytes", reportHead(0, 33), 48, false],
     ["a later section", reportHead(16, 0), 30, true],

@@ -3,7 +3,13 @@
  * that a package could not start is refused when the package is made.
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { readTasks, renderLauncher, renderManual, subcommandsOf } from "../kit/package_parts.ts";
+import {
+  readPeerActions,
+  readTasks,
+  renderLauncher,
+  renderManual,
+  subcommandsOf,
+} from "../kit/package_parts.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -40,7 +46,11 @@ Deno.test("packages: every subcommand of main.ts has a task, and a line of help"
     if (name !== "restore") assert(help !== "", `${name} has no line in the help of main.ts`);
     assert(!/--quiet|--no-prompt|main\.ts/.test(flags), flags);
   }
-  const manual = renderManual("1.2.3", tasks);
+  const actions = await readPeerActions(ROOT);
+  const manual = renderManual("1.2.3", tasks, actions);
+  for (const action of ["add NAME", "set NAME", "disable NAME", "link NAME", "rename NAME NEW"]) {
+    assertStringIncludes(manual, `\n.B peer ${action}\n`);
+  }
   for (const name of names) assertStringIncludes(manual, `\n.B ${name}\n`);
 });
 
@@ -84,7 +94,7 @@ async function placesOf(folder: string, command: string[]): Promise<{ read: stri
   return { read: listed("--allow-read="), write: listed("--allow-write=") };
 }
 
-Deno.test("packages: the launcher lets backup write beside its file, and restore read its own, wherever --config stands", async () => {
+Deno.test("packages: the launcher lets backup write its file and no other, and restore read its own, wherever --config stands", async () => {
   const folder = await Deno.makeTempDir({ prefix: "oxrelay-launcher-" });
   try {
     for (const name of ["installed/bin", "programs", "here", "settings", "kept"]) {
@@ -100,7 +110,9 @@ Deno.test("packages: the launcher lets backup write beside its file, and restore
     await program("programs/id", "echo 1000");
     await program("installed/bin/deno", `printf '%s\\n' "$@"`);
     const own = `${folder}/.local/state/oxrelay`;
-    const file = `${folder}/kept/relay.backup`, config = `${folder}/settings/own.toml`;
+    const file = `${folder}/kept/relay.backup`,
+      made = `${file}.new.tmp`,
+      config = `${folder}/settings/own.toml`;
     for (
       const words of [
         [file],
@@ -110,7 +122,8 @@ Deno.test("packages: the launcher lets backup write beside its file, and restore
       ]
     ) {
       const { read, write } = await placesOf(folder, ["backup", ...words]);
-      assertEquals(write, [own, "/data", "/var/lib/oxrelay", `${folder}/here`, `${folder}/kept`].sort());
+      const places = [own, "/data", "/var/lib/oxrelay", `${folder}/here`];
+      assertEquals([...new Set(write)], [...places, file, made].sort(), "the file alone, and not its folder");
       assert(!read.includes(`${folder}/settings`), read.join());
       const restored = await placesOf(folder, ["restore", ...words]);
       assert(restored.read.includes(file), restored.read.join());

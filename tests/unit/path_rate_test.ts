@@ -6,7 +6,7 @@ import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { PathRate } from "../../src/rate/path_rate.ts";
 import { Random } from "../kit/random.ts";
 
-const BYTES = 1500, RTT_US = 20_000, REPORT_US = 25_000, MS = 1000, SECOND = 1_000_000;
+const RTT_US = 20_000, REPORT_US = 25_000, MS = 1000, SECOND = 1_000_000;
 /** What the line holds; more is lost. */
 const BUFFER_US = 1_000_000;
 /** 20 Mbit/s. */
@@ -24,8 +24,9 @@ class Line {
   hasClock = false;
   drift = 0;
   aheadUs = 123_456_789;
-  /** Bytes a second that the sender has. */
+  /** Bytes a second that the sender has, in datagrams of this size. */
   offered = 2 * RATE;
+  bytes = 1500;
   sent = 0;
   readonly #random = new Random(1);
   #freeUs = 0;
@@ -44,10 +45,10 @@ class Line {
       const limit = this.rate.bytesPerS(this.nowUs);
       const pace = limit > 0 ? Math.min(limit, this.offered) : this.offered;
       while (this.#sendAtUs <= this.nowUs) {
-        this.#sendAtUs = Math.max(this.#sendAtUs, this.nowUs - MS) + BYTES / pace * 1e6;
-        this.rate.sent(this.sent++, BYTES, limit > 0 && limit < this.offered, this.nowUs);
+        this.#sendAtUs = Math.max(this.#sendAtUs, this.nowUs - MS) + this.bytes / pace * 1e6;
+        this.rate.sent(this.sent++, this.bytes, limit > 0 && limit < this.offered, this.nowUs);
         if (this.queueUs > BUFFER_US) continue;
-        this.#freeUs = Math.max(this.#freeUs, this.nowUs) + BYTES / this.bytesPerS * 1e6;
+        this.#freeUs = Math.max(this.#freeUs, this.nowUs) + this.bytes / this.bytesPerS * 1e6;
         this.#arrivals.push({ counter: this.sent - 1, atUs: this.#freeUs + this.othersUs + RTT_US / 2 });
       }
       while (this.#arrivals.length > 0 && this.#arrivals[0].atUs <= this.nowUs - this.backUs) {
@@ -103,7 +104,7 @@ Deno.test("path rate: the first milliseconds of queue end start-up, and the queu
     most = Math.max(most, line.queueUs);
   }
   assertLess(most, 25 * MS);
-  assertGreater((line.sent - sent) * BYTES / 5, 0.85 * RATE);
+  assertGreater((line.sent - sent) * line.bytes / 5, 0.85 * RATE);
 });
 
 Deno.test("path rate: a path that becomes ten times slower has no standing queue after a second or two", () => {
@@ -231,7 +232,7 @@ for (
       line.runFor(SECOND / 2);
       const { sent } = line;
       line.runFor(2 * SECOND);
-      return (line.sent - sent) * BYTES / 2;
+      return (line.sent - sent) * line.bytes / 2;
     };
     assertGreater(play(true), 0.85 * RATE);
     assertLess(play(false), 0.8 * RATE, "the control: the round trip alone cannot tell");
@@ -257,14 +258,14 @@ for (
 Deno.test("path rate: a full path waits for a report of something new, half a second at most", () => {
   for (const [highest, isFull] of [[63, true], [15, false], [3, false], [1000, false]] as const) {
     const rate = new PathRate(() => 0.5, 0);
-    for (let counter = 0; counter < 256; counter++) rate.sent(counter, BYTES, true, 10 * counter);
+    for (let counter = 0; counter < 256; counter++) rate.sent(counter, 1500, true, 10 * counter);
     const report = (highest: number, nowUs: number) =>
       rate.onReport({ highest, delayUs: 0, received: highest + 1, hasClock: false, clock: 0 }, nowUs);
     report(15, RTT_US);
     const hold = () => {
       rate.bbr.isFullBwReached = true;
       rate.bbr.pacingRate = RATE;
-      rate.bbr.cwnd = 10 * BYTES;
+      rate.bbr.cwnd = 10 * 1500;
     };
     hold();
     assert(rate.isFull(RTT_US + 500 * MS));
@@ -273,4 +274,34 @@ Deno.test("path rate: a full path waits for a report of something new, half a se
     hold();
     assertEquals(rate.isFull(RTT_US + 501 * MS), isFull, `a report of ${highest}`);
   }
+});
+
+Deno.test("path rate: a trickle whose packets are delayed by others does not become the path's rate", () => {
+  const line = new Line(), random = new Random(3);
+  line.runFor(3 * SECOND);
+  const before = line.rate.bytesPerS(line.nowUs);
+  assertGreater(before, 0.8 * RATE);
+  // Acknowledgements of a transfer that stalls: 100 a second, each late by what other programs take of the processor.
+  line.offered = 6000;
+  line.bytes = 60;
+  for (let ms = 0; ms < 2000; ms += 25) {
+    line.othersUs = random.real() * 30 * MS;
+    line.runFor(25 * MS);
+  }
+  line.othersUs = 0;
+  assertGreater(line.rate.bytesPerS(line.nowUs), 0.2 * RATE);
+});
+
+Deno.test("path rate: from the lowest rate, too, a path that becomes faster is found within seconds", () => {
+  const line = new Line();
+  line.bytes = 100;
+  line.runFor(3 * SECOND);
+  line.bytesPerS = 5000;
+  while (line.rate.bytesPerS(line.nowUs) !== 8000) {
+    line.runFor(25 * MS);
+    assertLess(line.nowUs, 20 * SECOND);
+  }
+  line.bytesPerS = RATE;
+  line.runFor(4 * SECOND);
+  assertGreater(line.rate.bytesPerS(line.nowUs), 0.5 * RATE);
 });

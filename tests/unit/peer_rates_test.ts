@@ -50,6 +50,18 @@ Deno.test("peer rates: each rate is said to be of who set it, and none after it 
   assertEquals(none.rates.shaping(PEER), undefined);
 });
 
+Deno.test("peer rates: a peer that asks for next to nothing is still sent 64 kbit/s, and none is no wish", () => {
+  const { rates } = made();
+  for (const bps of [1, 1000, 63_999]) {
+    rates.told(PEER, bps / 8, NOW);
+    assertEquals(rates.shaping(PEER), { bps: 64_000, by: "peer" });
+  }
+  rates.told(PEER, 65_000 / 8, NOW);
+  assertEquals(rates.shaping(PEER), { bps: 65_000, by: "peer" });
+  rates.told(PEER, 0, NOW);
+  assertEquals(rates.shaping(PEER), undefined);
+});
+
 Deno.test("peer rates: who had no line for a while has the rate again that it asked for, before or meanwhile", () => {
   for (const isBefore of [true, false]) {
     const { rates, queues } = made();

@@ -29,6 +29,8 @@ class Bench {
   readonly sent: Sent[] = [];
   readonly queues: Queues;
   nowUs = 1_000_000;
+  /** Bytes on the wire for each that is taken. */
+  wireShare = 1;
   #number = 0;
   readonly #burst = new Burst(this.arena);
 
@@ -63,7 +65,10 @@ class Bench {
     burst.trafficClass[row] = trafficClass;
     const outcome = this.queues.offer(burst, row, 0, this.nowUs);
     if (outcome === WAITS) burst.next[row] = HELD;
-    else if (outcome === PASSES) this.#note(row);
+    else if (outcome === PASSES) {
+      this.#note(row);
+      this.queues.settle(peer, this.wireShare * bytes, this.nowUs);
+    }
     burst.release();
     return outcome;
   }
@@ -87,6 +92,7 @@ class Bench {
       for (let peer = this.queues.ready(this.nowUs); peer !== NONE; peer = this.queues.ready(this.nowUs)) {
         while (this.queues.take(this.#burst, peer, TO_SEAL, 0, this.nowUs) >= 0) {
           this.#note(0);
+          this.queues.settle(peer, this.wireShare * this.#burst.length[0], this.nowUs);
           this.#burst.release();
         }
       }
@@ -114,6 +120,19 @@ Deno.test("queues: a line sends at its rate, and a flow's packets in their order
   assertLess(Math.abs(lastUs - 1000 * bench.sent.length), 5000, "a millisecond each");
   assertEquals(bench.queues.packets, 0);
   assertEquals(bench.arena.free, SLOTS, "no slot is kept");
+});
+
+Deno.test("queues: what takes less of the wire than its packets, or more, is charged as such", () => {
+  for (const wireShare of [0.25, 1, 2]) {
+    const bench = new Bench();
+    bench.wireShare = wireShare;
+    bench.queues.setRate(1, RATE, bench.nowUs);
+    const startUs = bench.nowUs;
+    for (let i = 0; i < 60; i++) bench.offer(1, 7, CLASS_BULK);
+    bench.runFor(200_000);
+    const { length } = bench.sent, lastUs = bench.sent[length - 1].atUs - startUs;
+    assertLess(Math.abs(lastUs - 1000 * wireShare * length), 5000 + 500 * wireShare, `${wireShare}`);
+  }
 });
 
 Deno.test("queues: a game goes before a transfer's backlog, and charges the line", () => {

@@ -9,7 +9,8 @@ import { BACKLOG_ROWS, TURN_CODEL, TurnQueue } from "../../src/queue/turn_queue.
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, HELD, TO_EXIT } from "../../src/vector/burst.ts";
 
-const SLOTS = 2048, PACKETS = 1024, PEER_PACKETS = 512, FULL = 1400;
+/** One peer may have as much waiting as there is room left: half of all where it is alone. */
+const SLOTS = 2048, PACKETS = 1024, PEER_ROOM = 1, PEER_PACKETS = 512, FULL = 1400;
 
 interface Taken {
   peer: number;
@@ -27,12 +28,13 @@ class Bench {
   readonly queue = new TurnQueue(this.arena, {
     ...TURN_CODEL,
     packets: PACKETS,
-    peerPackets: PEER_PACKETS,
+    peerRoom: PEER_ROOM,
     flows: 4096,
     peers: 64,
     ecn: true,
     gameDeadlineUs: 60_000,
     voiceDeadlineUs: 100_000,
+    look: () => {},
     waited: () => {},
     lost: (reason) => this.lost.push(reason),
     marked: () => {},
@@ -143,6 +145,44 @@ Deno.test("turn queue: bounded for all and for a peer; the largest flow loses, a
   assertEquals(many.take(1)[0].flow, 4000);
   many.take(Infinity);
   assert(many.isWhole());
+});
+
+Deno.test("turn queue: peers that fill up, however many, leave room and flows to one more, and cost it no packet", () => {
+  for (const flowsEach of [1, 3000]) {
+    const bench = new Bench();
+    for (let i = 0; i < 3000; i++) {
+      for (let peer = 1; peer <= 6; peer++) bench.offer(peer, 500 * peer + i % flowsEach % 500, CLASS_BULK);
+    }
+    assert(bench.queue.packets <= PACKETS * 6 / 7 + 6);
+    const lost = bench.lost.length;
+    for (let flow = 0; flow < 50; flow++) assertEquals(bench.offer(9, flow, CLASS_GAME, 100), WAITS);
+    assertEquals(bench.lost.length, lost, "nobody loses a packet for the newcomer");
+    bench.take(Infinity);
+    assert(bench.isWhole());
+  }
+});
+
+Deno.test("turn queue: who has too much loses its own, whatever another one was refused at the same moment", () => {
+  const bench = new Bench();
+  for (let i = 0; i < 600; i++) bench.offer(1, 100 + i, CLASS_DEFAULT, 100);
+  for (let i = 0; i < 600; i++) bench.offer(2, 1, CLASS_BULK);
+  assertEquals(bench.offer(1, 99, CLASS_DEFAULT, 100), IS_LOST, "only flows of a packet each");
+  assertEquals(bench.offer(2, 2, CLASS_GAME, 100), WAITS, "at the cost of its transfer");
+  const [first] = bench.take(1);
+  assertEquals(first.flow, 2);
+});
+
+Deno.test("turn queue: flows that ended a moment ago, one peer's, leave rows to another's", () => {
+  const bench = new Bench();
+  for (let i = 0; i < 3; i++) bench.offer(1, 4000, CLASS_DEFAULT);
+  bench.take(2); // the flow is behind others from now on, and so are those that follow
+  let begun = 0;
+  while (bench.offer(1, begun, CLASS_DEFAULT) === WAITS && begun < PACKETS) {
+    bench.take(1);
+    begun++;
+  }
+  assertGreater(begun, PEER_PACKETS / 2);
+  for (let flow = 3000; flow < 3100; flow++) assertEquals(bench.offer(2, flow, CLASS_DEFAULT, 100), WAITS);
 });
 
 Deno.test("turn queue: what stands longer than 20 ms loses packets, what passes quickly none", () => {

@@ -16,7 +16,7 @@ function outcome(counter: number, highest: number): { next: number; counter: num
   writeShortHeader(burst.view, burst.offset[row], 0, 1, counter, 4);
   burst.session[row] = 0;
   unprotect(burst, {
-    table: { replay: { highest: Float64Array.of(highest) } },
+    table: { replay: { highest: Float64Array.of(highest) }, pathNumber: Uint8Array.of(0) },
     datagramAead: { masks() {} },
     masks: new Uint8Array(16 * 256),
   } as unknown as IngressContext);

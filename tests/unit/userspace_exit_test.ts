@@ -355,6 +355,50 @@ for (const [kind, native] of KINDS) {
     assertEquals(bench.exit.flowCount, 0);
   });
 
+  Deno.test(`userspace, ${kind}: a forward takes its own peer's port over, and no other's`, async () => {
+    await using server = new Server(silent);
+    await using bench = open();
+    const port = freePort();
+    const send = (from: string, payload: string) =>
+      bench.send(udp(from, port, LOOPBACK, server.port, payload));
+    send(BOB, "bob");
+    await server.heard(1);
+    assertEquals(server.asked[0].port, port, "a port that is free is kept");
+    const forward = { protocol: "udp" as const, outer: port, address: ALICE, port: 40001 };
+    const refused = bench.exit.setForwards!([forward]);
+    assertEquals(refused.map(({ forward }) => forward), [forward]);
+    assert(refused[0].reason.startsWith("is in use"), refused[0].reason);
+    const answered = async () => {
+      await server.socket.send(new TextEncoder().encode("answer"), {
+        transport: "udp",
+        hostname: LOOPBACK,
+        port,
+      });
+      const { destination, destinationPort } = parseUdp((await bench.receive())[0]);
+      return [destination, destinationPort];
+    };
+    assertEquals(await answered(), [BOB, port]);
+    bench.exit.forget!([`${BOB}/32`]);
+    await pause(SILENCE_MS); // the system has the port back
+    send(ALICE, "alice");
+    await server.heard(2);
+    assertEquals(server.asked[1].port, port);
+    assertEquals(bench.exit.setForwards!([{ ...forward, port }]), [], "the mapping's own port");
+    send(ALICE, "again");
+    await server.heard(3);
+    assertEquals([server.asked[2].port, bench.exit.flowCount], [port, 1]);
+    assertEquals(await answered(), [ALICE, port]);
+    bench.exit.setForwards!([]);
+    await pause(SILENCE_MS);
+    send(ALICE, "alice");
+    await server.heard(4);
+    assertEquals(bench.exit.setForwards!([forward]), [], "a port of the same peer, for another of its own");
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "moved"));
+    await server.heard(5);
+    assertEquals(server.asked[4].port, port);
+    assertEquals(await answered(), [ALICE, 40001]);
+  });
+
   Deno.test(`userspace, ${kind}: a removed peer's mappings end with it, and a host that still answers reaches nobody`, async () => {
     await using server = new Server(silent);
     await using bench = open();

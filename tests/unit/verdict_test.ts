@@ -1,10 +1,10 @@
 /**
  * The test command's verdict over real runs of Deno's test runner: a file that crashes, hangs, throws at import, has no test or
- * is run by no half fails the run by name, and one half's end is not the other's. Small trees of their own.
+ * is run by no part fails the run by name, and one part's end is not the other's. Small trees of their own.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { requires } from "../kit/requires.ts";
-import { runHalves, testFiles } from "../halves.ts";
+import { runParts, testFiles } from "../parts.ts";
 import { judge, type Verdict } from "../verdict.ts";
 
 /** Rust's own handler takes the first and puts back the default, by which the next one kills. */
@@ -18,7 +18,7 @@ const ENOUGH_S = 120;
 
 interface Case {
   name: string;
-  /** By folder, which is the half that runs it, and name; a name that ends with .js is no test file. */
+  /** By folder, which is the part that runs it, and name; a name that ends with .js is no test file. */
   files: Record<string, string>;
   limitS?: number;
   expected: Pick<Verdict, "passed" | "failed">;
@@ -55,7 +55,7 @@ const CASES: Case[] = [
     faults: [/^tests\/a\/x_test\.ts throws outside its tests/],
   },
   {
-    name: "a file that crashes fails the run by name, and the other half ends by itself",
+    name: "a file that crashes fails the run by name, and the other part ends by itself",
     files: {
       "a/x": `Deno.test("crash", () => new Promise(() => setInterval(() => { ${CRASH} }, 100)));`,
       "a/z": GREEN,
@@ -76,21 +76,22 @@ const CASES: Case[] = [
     faults: [/^tests\/a\/x_test\.ts crashed, or its end did/],
   },
   {
-    name: "a file that hangs is ended and named, and its half's other results are not taken for green",
+    name: "a file that hangs is ended and named, and its part's other results are not taken for green",
     files: { "a/w": GREEN, "a/x": `Deno.test("hang", () => { for (;;); });`, "a/z": GREEN, "b/y": GREEN },
     limitS: LIMIT_S,
     expected: { passed: 1, failed: 2 },
     faults: [/^tests\/a\/x_test\.ts hangs/, /^2 more test files have no results$/],
   },
   {
-    name: "a file without tests, and one that no half runs, are named",
+    name: "a file without tests, and one that no part runs, are named",
     files: { "a/x": "export {};", "a/z": GREEN, "b/y": GREEN, "c/q": GREEN },
     expected: { passed: 2, failed: 2 },
     faults: [/^tests\/a\/x_test\.ts has no results/, /^tests\/c\/q_test\.ts has no results/],
   },
 ];
 
-async function run({ files, limitS = ENOUGH_S }: Case): Promise<Verdict> {
+/** @param isInTurn whether one part begins when the other has ended, instead of beside it. */
+async function run({ files, limitS = ENOUGH_S }: Case, isInTurn: boolean): Promise<Verdict> {
   const root = await Deno.makeTempDir();
   try {
     for (const [path, text] of Object.entries(files)) {
@@ -98,7 +99,7 @@ async function run({ files, limitS = ENOUGH_S }: Case): Promise<Verdict> {
       const name = path.endsWith(".js") ? path : `${path}_test.ts`;
       await Deno.writeTextFile(`${root}/tests/${name}`, text);
     }
-    const halves = ["a", "b"].map((name) => ({
+    const parts = ["a", "b"].map((name) => ({
       name,
       command: [
         Deno.execPath(),
@@ -111,20 +112,22 @@ async function run({ files, limitS = ENOUGH_S }: Case): Promise<Verdict> {
       ],
       results: `${name}.xml`,
     }));
-    return judge(await runHalves(root, limitS, halves, SILENT), await testFiles(root, "tests"));
+    const lanes = isInTurn ? [parts] : parts.map((part) => [part]);
+    return judge(await runParts(root, limitS, lanes, SILENT), await testFiles(root, "tests"));
   } finally {
     await Deno.remove(root, { recursive: true });
   }
 }
 
-for (const each of CASES) {
+for (const [i, each] of CASES.entries()) {
+  const isInTurn = i % 2 === 1;
   Deno.test({
-    name: `verdict: ${each.name}`,
+    name: `verdict: ${each.name} (${isInTurn ? "in turn" : "side by side"})`,
     ...requires({ programs: ["timeout"] }),
     async fn() {
-      const { passed, failed, faults } = await run(each);
+      const { passed, failed, faults } = await run(each, isInTurn);
       assertEquals(faults.length, each.faults.length, faults.join("\n"));
-      for (const [i, fault] of each.faults.entries()) assertMatch(faults[i], fault);
+      for (const [at, fault] of each.faults.entries()) assertMatch(faults[at], fault);
       assertEquals({ passed, failed }, each.expected);
     },
   });

@@ -19,7 +19,7 @@ const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
 const PEER = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
 
 /** Three packets that took 4 to 6 us in each Worker, and none that waited. */
-const DELAYS = { queue: [], processing: [0, 0, 0, 0, 3] };
+const DELAYS = { queue: [[], [], [], [], []], processing: [0, 0, 0, 0, 3] };
 
 /** A pool whose Workers count the snapshots that they are asked for, and answer when they are let. */
 function countingPool() {
@@ -86,7 +86,7 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
     if (i % paths.length !== 1) continue;
     const { applications, latency } = JSON.parse(text);
     assertEquals(applications, { zoom: 6 });
-    assertEquals(latency, { processing: { p50Ms: 0.005, p99Ms: 0.006 } });
+    assertEquals(latency, { queueByClass: {}, processing: { p50Ms: 0.005, p99Ms: 0.005 } });
   }
   assertEquals(asked(), WORKERS);
   // What the operator asks for is of the moment.
@@ -214,7 +214,7 @@ class StuckWorker implements WorkerLike {
       this.#steps.push(data.type);
       control.close();
     };
-    const data = { type: "ready", listen: "here", exit: "nowhere", failed: [], descriptors: [] };
+    const data = { type: "ready", listen: "here", exit: "nowhere", failed: [], refused: [], descriptors: [] };
     queueMicrotask(() =>
       this.onmessage?.call(this as unknown as Worker, new MessageEvent("message", { data }))
     );
@@ -285,4 +285,42 @@ Deno.test("pool: a lent port that meets a record keeps no other forward closed, 
   assertEquals((await pool.setPeers([record])).refused, []);
   assertEquals(opened.at(-1), ["udp 4000 81", "udp 9000 80", "udp 4002 5002"]);
   assertEquals((await pool.setForwards(leased)).map(({ forward }) => forward.outer), [4000, 4001]);
+});
+
+Deno.test("pool: ports that Workers' exits could not open are known from the start, of every Worker", async () => {
+  const doors = {
+    sockets: [],
+    bells: [],
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    // The userspace exit's forwards are its Workers'.
+    setForwards: () => Promise.resolve(undefined),
+  } as unknown as Doors;
+  const refusedBy = (worker: number) => ({
+    forward: {
+      protocol: "udp" as const,
+      outer: 7000 + worker,
+      address: "10.66.0.2",
+      port: 80,
+      peer: "phone",
+      publicKey: KEY,
+    },
+    reason: "is in use",
+  });
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    start: ({ worker }: { worker: number }) =>
+      Promise.resolve({
+        type: "ready",
+        listen: "here",
+        exit: "userspace",
+        failed: [],
+        refused: [refusedBy(worker)],
+      }),
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const { failed } = await pool.start({ peers: [PEER] } as unknown as Parameters<typeof pool.start>[0]);
+  assertEquals(pool.refused.map(({ forward }) => forward.outer), [7000, 7001]);
+  assertEquals(
+    failed,
+    [7000, 7001].map((port) => `udp:${port} of peer "phone" is not forwarded: UDP port ${port} is in use`),
+  );
 });

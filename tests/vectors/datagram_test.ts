@@ -47,6 +47,12 @@ const DATAGRAMS = [
   { aead: AEAD_CHACHA20_POLY1305, datagram: "66 fecaad0b 0d89 75c3b4a6 7c232fdd080459691782ebb779928b4a" },
   { aead: AEAD_AES_256_GMAC, datagram: "54 fecaad0b a4c7 45000004 28d7d65347872c94cb495100f08b4059" },
 ];
+/** The same on path 1. */
+const ON_PATH_1 = [
+  { aead: AEAD_AES_256_GCM, datagram: "5f fecaad0b 64bc a6042962 98584b9fde44b9385f52122e49f46a83" },
+  { aead: AEAD_CHACHA20_POLY1305, datagram: "5a fecaad0b 5284 0606d284 d48569cdd68ff7a77a612889aeefbb94" },
+  { aead: AEAD_AES_256_GMAC, datagram: "55 fecaad0b beb6 45000004 91538e198de38f3fa3db11688c04aebc" },
+];
 const PLAINTEXT = hex("45000004");
 
 const KERNELS: [name: string, make: (rows: number) => DatagramAead][] = [
@@ -91,7 +97,11 @@ for (const [name, make] of KERNELS) {
   });
 
   Deno.test(`datagram, ${name}: the protocol's own examples`, () => {
-    for (const { aead, datagram } of DATAGRAMS) {
+    const all = [
+      ...DATAGRAMS.map((one) => ({ ...one, path: 0 })),
+      ...ON_PATH_1.map((one) => ({ ...one, path: 1 })),
+    ];
+    for (const { aead, datagram, path } of all) {
       const kernel = make(1), burst = new Burst(new Arena(1)), { view, bytes } = burst;
       kernel.begin(0, aead, range(32), range(32));
       kernel.install(0, 0, range(0), range(0));
@@ -100,7 +110,7 @@ for (const [name, make] of KERNELS) {
       bytes.set(PLAINTEXT, start);
       burst.headerBytes[0] = writeShortHeader(view, start - 7, 0, 0x0badcafe, 300, 2);
       burst.session[0] = 0;
-      burst.phase[0] = 0;
+      burst.phase[0] = path << 1;
       burst.counter[0] = 300;
       kernel.seal(burst);
       assertEquals(burst.next[0], TO_TRANSMIT);

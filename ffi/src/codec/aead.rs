@@ -20,13 +20,14 @@ const DATA_HEADER_BYTES: u32 = 16;
 /// Rows that one table may have.
 pub const MAX_ROWS: u32 = 1 << 20;
 
-/// Four zero bytes and the counter, little-endian; None for what is no integer of 0 to 2^53 - 1.
-pub fn nonce_of(counter: f64) -> Option<Nonce> {
+/// The path's number and the counter, little-endian; None for what is no integer of 0 to 2^53 - 1. WireGuard's path is 0.
+pub fn nonce_of(path: u32, counter: f64) -> Option<Nonce> {
     let value = counter as u64;
     if value as f64 != counter || value >= 1 << 53 {
         return None;
     }
     let mut nonce = [0; NONCE_BYTES];
+    nonce[..4].copy_from_slice(&path.to_le_bytes());
     nonce[4..].copy_from_slice(&value.to_le_bytes());
     Some(nonce)
 }
@@ -38,7 +39,7 @@ fn seal_row<C: Cipher>(
     row: usize,
 ) -> Option<()> {
     let state = keys.get(block.session[row], Direction::Send)?;
-    let nonce = nonce_of(block.counter[row])?;
+    let nonce = nonce_of(0, block.counter[row])?;
     let header = block.offset[row].checked_sub(DATA_HEADER_BYTES)?;
     let sealed = arena.slice(block.offset[row], block.length[row] as usize + TAG_BYTES)?;
     C::seal(state, &nonce, &[], sealed);
@@ -54,7 +55,7 @@ fn open_row<C: Cipher>(
     row: usize,
 ) -> Option<()> {
     let state = keys.get(block.session[row], Direction::Receive)?;
-    let nonce = nonce_of(block.counter[row])?;
+    let nonce = nonce_of(0, block.counter[row])?;
     let start = block.offset[row].checked_add(DATA_HEADER_BYTES)?;
     let sealed = arena.slice(start, block.length[row].checked_sub(DATA_HEADER_BYTES)? as usize)?;
     let length = sealed.len().checked_sub(TAG_BYTES)?;

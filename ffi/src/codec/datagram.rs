@@ -8,7 +8,7 @@ use crate::codec::aead::IPSEC_MB;
 use crate::codec::aead::{self, MAX_ROWS, ROWS_AHEAD, nonce_of, outcome};
 #[cfg(target_arch = "x86_64")]
 use crate::codec::ciphers::ipsec_mb::{VectorAes256Gcm, VectorChaCha20Poly1305};
-use crate::codec::ciphers::{AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, TAG_BYTES};
+use crate::codec::ciphers::{AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, Nonce, TAG_BYTES};
 use crate::codec::keys::{Direction, KeyMemory};
 #[cfg(target_arch = "x86_64")]
 use crate::codec::protect::lanes::LanesChaCha20;
@@ -23,10 +23,18 @@ use std::cell::RefCell;
 const COUNTER_AT: usize = 5;
 /// Bits of the first byte that the mask covers.
 const PROTECTED_FLAGS: u8 = 0x3f;
+/// The highest path number, 7, above the higher phase.
+const PHASE_AND_PATH_MAX: u32 = 15;
 /// Five bytes of mask, as a little-endian number.
 const MASK_BITS: u64 = (1 << 40) - 1;
 
 type Masks = [[u8; 8]; BURST_CAPACITY];
+
+/// The key phase of a row, 0 or 1, and its path's number, 0 to 7, which the column has above it; None for what is neither.
+fn phase_and_path(block: &Block, row: usize) -> Option<(u32, u32)> {
+    let both = block.phase[row] as u32;
+    (both <= PHASE_AND_PATH_MAX).then_some((both & 1, both >> 1))
+}
 
 /// What a row of the burst says of its header; None for lengths that no header has.
 fn header_bytes(block: &Block, row: usize) -> Option<usize> {
@@ -81,9 +89,11 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
         Ok(Box::new(Self { epochs: KeyMemory::new(2 * rows)?, protection: KeyMemory::new(rows)? }))
     }
 
-    fn epoch(&self, block: &Block, row: usize, direction: Direction) -> Option<&C::State> {
-        let phase = block.phase[row];
-        if phase > 1 { None } else { self.epochs.get(2 * block.session[row] + phase as u32, direction) }
+    /// The keys of a row, and its nonce.
+    fn epoch(&self, block: &Block, row: usize, direction: Direction) -> Option<(&C::State, Nonce)> {
+        let (phase, path) = phase_and_path(block, row)?;
+        let state = self.epochs.get(2 * block.session[row] + phase, direction)?;
+        Some((state, nonce_of(path, block.counter[row])?))
     }
 
     /// At `row`: asks for the keys that the row `ahead` needs, unless they are those that are used now.
@@ -91,13 +101,13 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
         let Some(ahead) = ahead else { return };
         let session = block.session[ahead];
         if session != block.session[row] {
-            self.epochs.prefetch(session.wrapping_mul(2).wrapping_add(block.phase[ahead] as u32), direction);
+            let phase = block.phase[ahead] as u32 & 1;
+            self.epochs.prefetch(session.wrapping_mul(2).wrapping_add(phase), direction);
         }
     }
 
     fn open_row(&self, block: &mut Block, arena: &mut Arena, row: usize, secrecy: Secrecy) -> Option<()> {
-        let state = self.epoch(block, row, Direction::Receive)?;
-        let nonce = nonce_of(block.counter[row])?;
+        let (state, nonce) = self.epoch(block, row, Direction::Receive)?;
         let header = header_bytes(block, row)?;
         let datagram = arena.slice(block.offset[row], block.length[row] as usize)?;
         let length = datagram.len().checked_sub(header + TAG_BYTES)?;
@@ -109,8 +119,7 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
     }
 
     fn seal_row(&self, block: &mut Block, arena: &mut Arena, row: usize, secrecy: Secrecy) -> Option<()> {
-        let state = self.epoch(block, row, Direction::Send)?;
-        let nonce = nonce_of(block.counter[row])?;
+        let (state, nonce) = self.epoch(block, row, Direction::Send)?;
         let header = header_bytes(block, row)?;
         let start = block.offset[row].checked_sub(header as u32)?;
         let length = block.length[row] as usize;

@@ -20,25 +20,33 @@ pub fn key_of(address: u128, port: u16) -> Key {
 }
 
 impl Flows {
-    /// Gives a source the port outside, in place of the flow that it may have and of who had the port here. Err is the errno, EADDRINUSE for a port that is
-    /// another's.
+    /// Gives a source the port outside, in place of the flow that it may have and of the forward that had the port here. Err is
+    /// the errno, EADDRINUSE for a port that is another's: a program's, or by chance another source's flow's. The flows are as
+    /// before then, but for what had the port here.
     pub fn pin(&mut self, key: Key, outer_port: u16) -> Result<(), i32> {
         let is_ipv6 = key.source.is_ipv6;
-        if let Some(&index) = self.by_key.get(&key) {
-            if self.flow(index).is_some_and(|flow| flow.is_pinned && flow.outer_port == outer_port) {
-                return Ok(());
+        let present = self.by_key.get(&key).copied();
+        let own = present.and_then(|index| self.flow(index)).map(|flow| (flow.is_pinned, flow.outer_port));
+        if own == Some((true, outer_port)) {
+            return Ok(());
+        }
+        let pinned = self.flows.iter().flatten().filter(|flow| flow.is_pinned).count();
+        if pinned - usize::from(own.is_some_and(|(is_pinned, _)| is_pinned)) >= PINS_MAX {
+            return Err(libc::ENOSPC);
+        }
+        let has_port = |flow: &Flow| flow.outer_port == outer_port && flow.key.source.is_ipv6 == is_ipv6;
+        let holder = self.flows.iter().position(|flow| flow.as_ref().is_some_and(has_port)).map(|at| at as u32);
+        if let Some((index, flow)) = holder.and_then(|index| self.flow(index).map(|flow| (index, flow))) {
+            // Strangers know who is behind it, and whoever asks for a port must not become them.
+            if !flow.is_pinned && flow.key.source != key.source {
+                return Err(libc::EADDRINUSE);
             }
             self.end(index);
         }
-        if self.flows.iter().flatten().filter(|flow| flow.is_pinned).count() >= PINS_MAX {
-            return Err(libc::ENOSPC);
-        }
-        // A client's mapping that has the port by chance gets another with its next packet.
-        let has_port = |flow: &Flow| flow.outer_port == outer_port && flow.key.source.is_ipv6 == is_ipv6;
-        if let Some(index) = self.flows.iter().position(|flow| flow.as_ref().is_some_and(has_port)) {
-            self.end(index as u32);
-        }
         let opened = bind_first(is_ipv6, &[outer_port])?;
+        if let Some(&index) = self.by_key.get(&key) {
+            self.end(index);
+        }
         let owner = Owner::Address(key.source.mapped());
         self.insert(key, owner, opened, true).map(|_| ()).ok_or(libc::ENOMEM)
     }

@@ -9,12 +9,14 @@ import type { Invitation } from "../../connect/invitation.ts";
 import type { PlaneWishes } from "../../connect/link/plane.ts";
 import type { Port } from "../../io/port.ts";
 import { LocalPlane } from "../../connect/link/local_plane.ts";
+import { explainRefusal } from "../../connect/refusal.ts";
 import { probe } from "../../connect/server_probe.ts";
 import { Servers } from "../../connect/servers.ts";
 import type { Endpoint } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { CLIENT_DEVICE } from "../../exit/tun/client_rules.ts";
 import { CommandError } from "../../process/help.ts";
+import { isBar } from "../../wire/parameters.ts";
 
 const ANSWER_MS = 10_000, PROBE_MS = 1000, FIRST_LOOK_MS = 50;
 
@@ -44,7 +46,7 @@ export function openOwnPlane(invitation: Invitation, exit: Exit, port?: Port): L
     priorities: [],
     rules: [],
     compression: false,
-    headers: false,
+    headers: [],
     batching: true,
     goesFirst: false,
     congestionAlgorithm: "none",
@@ -57,7 +59,9 @@ export function openOwnPlane(invitation: Invitation, exit: Exit, port?: Port): L
 /** Resolves once the tunnel has a session. Throws CommandError when the relay does not answer. */
 export async function sessionOf(plane: LocalPlane, { address }: Servers): Promise<void> {
   for (const endMs = performance.now() + ANSWER_MS; performance.now() < endMs;) {
-    if ((await plane.look(false)).relay.connected) return;
+    const { relay, refused } = await plane.look(false);
+    if (relay.connected) return;
+    if (refused !== undefined && isBar(refused)) throw new CommandError(explainRefusal(refused, address));
     await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS));
   }
   throw new CommandError(

@@ -6,14 +6,18 @@
  * share. A definition without room is read as a packet, and not acknowledged.
  * Keeps PROTOCOL R107 and R108.
  */
+import { ANCHOR_ENTRY } from "../../wire/contexts.ts";
+import { KeptAnchors } from "./anchors.ts";
 import { CONTEXTS_MAX, DEFINITION_BYTES, SHORT_NUMBERS } from "./shrinker.ts";
 import { LINE_BYTES, PROFILE_RTP, Template } from "./template.ts";
+
+const NO_ANCHOR = -1;
 
 /** Contexts that the sessions of a Worker may have together. */
 export class ContextBudget {
   left: number;
 
-  constructor(contexts: number) {
+  constructor(readonly contexts: number) {
     this.left = contexts;
   }
 }
@@ -21,6 +25,8 @@ export class ContextBudget {
 /** One definition, from the datagram on that brought it first. */
 class Definition {
   readonly template = new Template();
+  /** Of RTP alone. */
+  anchors: KeptAnchors | undefined;
   generation = -1;
   counter = 0;
 }
@@ -38,6 +44,9 @@ export class Expander {
   /** Definitions to acknowledge: number and generation, in turn; and how many of the octets are in use. */
   readonly acknowledgments = new Uint8Array(2 * CONTEXTS_MAX);
   acknowledgmentBytes = 0;
+  /** Whether there are anchors to acknowledge; and by context the generation and the last octet of the newest. */
+  hasAnchors = false;
+  readonly #anchorDue = new Int32Array(CONTEXTS_MAX).fill(NO_ANCHOR);
   /** Of the short packet that `find` has found: its template, where its fields are, and where its payload. */
   template!: Template;
   fieldsAt = 0;
@@ -82,7 +91,12 @@ export class Expander {
     const { previous } = context;
     previous.generation = -1;
     if (!previous.template.define(view, packetAt, packetBytes, view.getUint8(at) & 0x0f)) return;
-    if (previous.template.profile === PROFILE_RTP) previous.template.readLine(view, at + DEFINITION_BYTES);
+    if (previous.template.profile === PROFILE_RTP) {
+      previous.template.readLine(view, at + DEFINITION_BYTES);
+      previous.anchors ??= new KeptAnchors();
+      previous.anchors.reset(previous.template.lineNumber, counter);
+      this.#anchorDue[number] = NO_ANCHOR;
+    }
     previous.generation = generation;
     previous.counter = counter;
     context.previous = current;
@@ -105,10 +119,55 @@ export class Expander {
     const { template } = definition;
     const fieldBytes = template.fieldBytes(view, at + bytes, length - bytes);
     if (fieldBytes < 0) return false;
+    if (
+      template.profile === PROFILE_RTP && !this.#isAnchored(view, at + bytes, definition, number, counter)
+    ) {
+      return false;
+    }
     this.template = template;
     this.fieldsAt = at + bytes;
     this.payloadAt = at + bytes + fieldBytes;
     return true;
+  }
+
+  /** Whether RTP's number can be read; notes an anchor, and what is to be said of it. */
+  #isAnchored(
+    view: DataView,
+    fieldsAt: number,
+    { template, anchors, generation }: Definition,
+    number: number,
+    counter: number,
+  ): boolean {
+    if (template.isSeven(view, fieldsAt)) {
+      template.anchor = anchors!.before(counter);
+      return template.anchor >= 0;
+    }
+    const anchor = template.anchorIn(view, fieldsAt);
+    if (anchor < 0) return true;
+    anchors!.add(anchor, counter);
+    this.#anchorDue[number] = generation << 8 | (anchor & 0xff);
+    this.hasAnchors = true;
+    return true;
+  }
+
+  /** Writes acknowledgments of anchors, three octets each, from `at` on, as many as `room` octets take; gives the octets. */
+  writeAnchors(into: Uint8Array, at: number, room: number): number {
+    let bytes = 0;
+    this.hasAnchors = false;
+    for (let number = 0; number < CONTEXTS_MAX; number++) {
+      const due = this.#anchorDue[number];
+      if (due === NO_ANCHOR) continue;
+      if (bytes + 3 > room) {
+        this.hasAnchors = true;
+        break;
+      }
+      into[at + bytes] = ANCHOR_ENTRY | number;
+      into[at + bytes + 1] = due >> 8;
+      into[at + bytes + 2] = due & 0xff;
+      bytes += 3;
+      this.#anchorDue[number] = NO_ANCHOR;
+    }
+    return bytes;
   }
 
   /** Contexts that are defined. */

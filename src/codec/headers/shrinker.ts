@@ -6,7 +6,20 @@
  * gets a second context, and keeps the first until the second is acknowledged.
  * Keeps PROTOCOL R105.
  */
-import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/inner.ts";
+import { PROTOCOL_TCP } from "../../wire/inner.ts";
+import { ANCHOR, SentAnchors, TWELVE } from "./anchors.ts";
+import { KEPT_CHANGED, KEPT_KIND, KEPT_NEW, KEPT_ROOM, KEPT_UNANSWERED } from "./kept.ts";
+import {
+  ATTEMPTS_MAX,
+  CANDIDATE_PACKETS,
+  DEFINE_US,
+  IDLE_US,
+  mayBeRtp,
+  REST_US,
+  RtpLines,
+  tagOf,
+  udpPayloadAt,
+} from "./flows.ts";
 import {
   CHECKSUM_TRAVELS,
   FIELDS_BYTES_MAX,
@@ -33,24 +46,18 @@ export const SHORT_PACKET = 0x50, DEFINITION = 0xf0;
 export const BARE = 0, DEFINED = 1, SHORT = 2;
 
 const BUCKETS = 256, WAYS = 4;
-/** Packets of a flow after which it gets a context. */
-const CANDIDATE_PACKETS = 3;
 /** Packets in a row that do not fit a context before the flow gets another. */
 const MISSES_MAX = 3;
 /** RTP packets in a row that carried their time stamp before the flow gets another line; and octets of such fields. */
 const OFF_LINE_MAX = 50, OFF_LINE_BYTES = 6;
-/** A definition goes at most this often; without an acknowledgment the flow rests for a while, microseconds. */
-const DEFINE_US = 10_000, ATTEMPTS_MAX = 30, REST_US = 30_000_000;
-/** A context whose flow was silent for this long may go to another flow, microseconds. */
-const IDLE_US = 2_000_000;
 /** Packets up to this length have UDP's checksum computed at both ends instead of sent: that costs less than 100 ns. */
 const COMPUTED_BYTES_MAX = 320;
 /** One short packet in this many is rebuilt and compared. */
 const SAMPLED = 1024;
-const RTCP_FIRST = 72, RTCP_LAST = 76;
 
 class Context {
   readonly template = new Template();
+  readonly anchors = new SentAnchors();
   generation: number;
   bucket = -1;
   isKnown = false;
@@ -71,19 +78,19 @@ export class Shrinker {
   /** By bucket: the number that shortens the flow's packets, and the one that is being defined; each plus 1, 0 for none. */
   readonly #known = new Uint8Array(BUCKETS);
   readonly #next = new Uint8Array(BUCKETS);
-  /** By bucket: which flow (`tagOf`), and of one without a context how many packets; the last RTP numbers. */
+  /** By bucket: which flow (`tagOf`), and of one without a context how many packets; its line, if it is RTP. */
   readonly #tag = new Uint32Array(BUCKETS);
   readonly #packets = new Uint8Array(BUCKETS);
   readonly #restUntilUs = new Float64Array(BUCKETS);
-  readonly #rtpNumber = new Uint16Array(BUCKETS);
-  readonly #rtpTimestamp = new Uint32Array(BUCKETS);
-  readonly #rtpStride = new Uint32Array(BUCKETS);
+  readonly #lines = new RtpLines(BUCKETS);
   readonly #fields = new DataView(new ArrayBuffer(FIELDS_BYTES_MAX + 2));
   readonly #check = new DataView(new ArrayBuffer(2048));
   readonly #generation: number;
   #sample = 0;
   /** Rebuilt samples that were not what went in. */
   mismatches = 0;
+  /** Why `shrink` gave BARE: KEPT_*. */
+  kept = KEPT_KIND;
   /** Where the packet begins now, and how long it is: set by `shrink` unless it gives BARE. */
   at = 0;
   bytes = 0;
@@ -104,17 +111,19 @@ export class Shrinker {
    */
   shrink(view: DataView, at: number, length: number, mayDefine: boolean, nowUs: number): number {
     const tag = tagOf(view, at, length);
-    const bucket = tag === 0 ? -1 : this.#bucketOf(tag, nowUs);
-    if (bucket < 0) return BARE;
+    if (tag === 0) return this.#keep(KEPT_KIND);
+    // Most flows are in their first bucket.
+    const first = tag >>> 24, bucket = this.#tag[first] === tag ? first : this.#bucketOf(tag, nowUs);
+    if (bucket < 0) return this.#keep(KEPT_ROOM);
     const known = this.#known[bucket];
     if (known !== 0) {
       const context = this.#contexts[known - 1]!;
       if (context.template.isFlowOf(view, at)) {
         return this.#byContext(view, at, length, context, known - 1, mayDefine, nowUs);
       }
-      if (nowUs - context.usedUs < IDLE_US) return BARE;
+      if (nowUs - context.usedUs < IDLE_US) return this.#keep(KEPT_ROOM);
     }
-    return mayDefine ? this.#define(view, at, length, bucket, nowUs) : BARE;
+    return mayDefine ? this.#define(view, at, length, bucket, nowUs) : this.#keep(KEPT_KIND);
   }
 
   /** The other end knows the context by this generation. */
@@ -124,10 +133,18 @@ export class Shrinker {
       return;
     }
     context.isKnown = true;
+    const { template } = context;
+    if (template.profile === PROFILE_RTP) context.anchors.reset(template.lineNumber);
     const { bucket } = context, old = this.#known[bucket];
     if (old !== 0 && old !== number + 1) this.#contexts[old - 1]!.bucket = -1;
     this.#known[bucket] = number + 1;
     this.#next[bucket] = 0;
+  }
+
+  /** The other end has the context's anchor whose number ends in the octet. */
+  anchored(number: number, generation: number, low: number): void {
+    const context = this.#contexts[number];
+    if (context?.isKnown && context.generation === generation) context.anchors.acknowledged(low);
   }
 
   /** Contexts that shorten packets now. */
@@ -155,7 +172,7 @@ export class Shrinker {
     if (best < 0) return -1;
     this.#tag[best] = tag;
     this.#packets[best] = 0;
-    this.#rtpStride[best] = 0;
+    this.#lines.stride[best] = 0;
     this.#restUntilUs[best] = 0;
     return best;
   }
@@ -178,25 +195,31 @@ export class Shrinker {
   ): number {
     const { template } = context, fields = this.#fields;
     context.usedUs = nowUs;
+    const isRtp = template.profile === PROFILE_RTP, { anchors } = context;
+    const rtpNumber = isRtp && length >= template.headerBytes
+      ? view.getUint16(at + template.headerBytes - RTP_BYTES + 2)
+      : 0;
+    if (isRtp) template.form = anchors.formOf(rtpNumber);
     const numberBytes = number < SHORT_NUMBERS ? 1 : 2;
     const bytes = template.shorten(view, at, length, fields, numberBytes);
     if (bytes < 0) context.misses++;
     else {
       context.misses = 0;
-      if (template.profile === PROFILE_RTP) {
-        this.#noteRtp(view, at + template.headerBytes - RTP_BYTES, at + length, context.bucket);
+      if (isRtp) {
+        this.#lines.note(view, at + template.headerBytes - RTP_BYTES, at + length, context.bucket);
       }
-      context.offLine = template.profile === PROFILE_RTP && bytes >= OFF_LINE_BYTES ? context.offLine + 1 : 0;
+      context.offLine = isRtp && bytes >= OFF_LINE_BYTES ? context.offLine + 1 : 0;
     }
     const isWorn = context.misses >= MISSES_MAX || context.offLine >= OFF_LINE_MAX ||
       template.isWorn(view, at);
     if (isWorn && mayDefine && this.#define(view, at, length, context.bucket, nowUs) === DEFINED) {
       return DEFINED;
     }
-    if (bytes < 0) return BARE;
-    if ((++this.#sample & (SAMPLED - 1)) === 0 && !this.#isRight(view, at, length, template, numberBytes)) {
-      return BARE;
+    if (bytes < 0) return this.#keep(KEPT_CHANGED);
+    if ((++this.#sample & (SAMPLED - 1)) === 0 && !this.#isRight(view, at, length, context, numberBytes)) {
+      return this.#keep(KEPT_CHANGED);
     }
+    if (isRtp && template.form === ANCHOR) anchors.add(rtpNumber);
     fields.setUint8(0, SHORT_PACKET | Math.min(number, SHORT_NUMBERS));
     if (numberBytes === 2) fields.setUint8(1, number - SHORT_NUMBERS);
     const total = numberBytes + bytes, to = at + template.headerBytes - total;
@@ -208,10 +231,17 @@ export class Shrinker {
   }
 
   /** Rebuilds the packet from the fields that were just written, and compares. */
-  #isRight(view: DataView, at: number, length: number, template: Template, fieldsAt: number): boolean {
+  #isRight(
+    view: DataView,
+    at: number,
+    length: number,
+    { template, anchors: { known: anchor } }: Context,
+    fieldsAt: number,
+  ): boolean {
     const check = this.#check, { headerBytes } = template;
     if (length + HEADERS_BYTES_MAX > check.byteLength) return true;
     for (let i = headerBytes; i < length; i++) check.setUint8(i, view.getUint8(at + i));
+    template.anchor = anchor;
     template.rebuild(this.#fields, fieldsAt, check, 0, length - headerBytes);
     const isFour = view.getUint8(at) >> 4 === 4, hasDf = isFour && (view.getUint8(at + 6) & 0x40) !== 0;
     for (let i = 0; i < length; i++) {
@@ -233,22 +263,22 @@ export class Shrinker {
       if (context.template.isFlowOf(view, at)) {
         return this.#defineAgain(view, at, context, number, length, nowUs);
       }
-      if (nowUs - context.usedUs < IDLE_US) return BARE;
+      if (nowUs - context.usedUs < IDLE_US) return this.#keep(KEPT_ROOM);
     }
-    if (nowUs < this.#restUntilUs[bucket]) return BARE;
+    if (nowUs < this.#restUntilUs[bucket]) return this.#keep(KEPT_UNANSWERED);
     const known = this.#known[bucket], old = known === 0 ? undefined : this.#contexts[known - 1]!.template;
     // A flow that has a context is no candidate any more; of RTP its last packets have shown the stride.
-    if (old?.isFlowOf(view, at)) this.#rtpStride[bucket] ||= old.stride;
-    else if (!this.#isCandidate(view, at, length, bucket)) return BARE;
+    if (old?.isFlowOf(view, at)) this.#lines.stride[bucket] ||= old.stride;
+    else if (!this.#isCandidate(view, at, length, bucket)) return this.#keep(KEPT_NEW);
     const free = number >= 0 ? number : this.#freeNumber(nowUs);
-    if (free < 0) return BARE;
+    if (free < 0) return this.#keep(KEPT_ROOM);
     const context = this.#contexts[free] ??= new Context(this.#generation);
     if (context.bucket >= 0 && this.#known[context.bucket] === free + 1) this.#known[context.bucket] = 0;
-    context.template.stride = this.#rtpStride[bucket];
+    context.template.stride = this.#lines.stride[bucket];
     if (!context.template.define(view, at, length, this.#kindOf(view, at, length, bucket))) {
       context.bucket = -1;
       this.#restUntilUs[bucket] = nowUs + REST_US;
-      return BARE;
+      return this.#keep(KEPT_KIND);
     }
     context.generation = (context.generation + 1) & 0xff;
     context.isKnown = false;
@@ -273,15 +303,16 @@ export class Shrinker {
   ): number {
     const { template } = context;
     context.usedUs = nowUs;
-    if (nowUs < context.defineUs) return BARE;
+    if (nowUs < context.defineUs) return this.#keep(KEPT_NEW);
     // A packet that does not fit would give the other end another template.
+    template.form = TWELVE;
     if (template.shorten(view, at, length, this.#fields, 2) < 0) {
       if (++context.misses >= MISSES_MAX) this.#giveUp(context, 0);
-      return BARE;
+      return this.#keep(KEPT_CHANGED);
     }
     if (++context.attempts > ATTEMPTS_MAX) {
       this.#giveUp(context, nowUs + REST_US);
-      return BARE;
+      return this.#keep(KEPT_UNANSWERED);
     }
     context.defineUs = nowUs + DEFINE_US;
     const isRtp = template.profile === PROFILE_RTP;
@@ -295,6 +326,11 @@ export class Shrinker {
     return DEFINED;
   }
 
+  #keep(why: number): number {
+    this.kept = why;
+    return BARE;
+  }
+
   #giveUp(context: Context, restUntilUs: number): void {
     this.#next[context.bucket] = 0;
     this.#restUntilUs[context.bucket] = restUntilUs;
@@ -302,35 +338,16 @@ export class Shrinker {
   }
 
   #isCandidate(view: DataView, at: number, length: number, bucket: number): boolean {
-    const isFour = view.getUint8(at) >> 4 === 4;
-    const payload = at + (isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES) + 8;
-    this.#noteRtp(view, payload, at + length, bucket);
+    this.#lines.note(view, udpPayloadAt(view, at), at + length, bucket);
     return ++this.#packets[bucket] > CANDIDATE_PACKETS;
   }
 
-  /** Follows what may be RTP's sequence number and time stamp at `at`: the same stride twice makes it RTP. */
-  #noteRtp(view: DataView, at: number, end: number, bucket: number): void {
-    if (end - at < 12) return;
-    const number = view.getUint16(at + 2), timestamp = view.getUint32(at + 4);
-    const steps = (number - this.#rtpNumber[bucket]) & 0xffff,
-      units = timestamp - this.#rtpTimestamp[bucket] >>> 0;
-    this.#rtpNumber[bucket] = number;
-    this.#rtpTimestamp[bucket] = timestamp;
-    this.#rtpStride[bucket] = steps > 0 && steps < 16 && units % steps === 0 && units < 1 << 24
-      ? units / steps
-      : 0;
-  }
-
   #kindOf(view: DataView, at: number, length: number, bucket: number): number {
-    const isFour = view.getUint8(at) >> 4 === 4, ip = isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    const isFour = view.getUint8(at) >> 4 === 4;
     if (view.getUint8(at + (isFour ? 9 : 6)) === PROTOCOL_TCP) return PROFILE_TCP;
-    const checksum = length > COMPUTED_BYTES_MAX ? CHECKSUM_TRAVELS : 0;
-    const payload = at + ip + 8, left = length - ip - 8;
-    if (left < 12 || view.getUint8(payload) >> 6 !== 2 || this.#rtpStride[bucket] === 0) {
-      return PROFILE_UDP | checksum;
-    }
-    const type = view.getUint8(payload + 1) & 0x7f;
-    return (type >= RTCP_FIRST && type <= RTCP_LAST ? PROFILE_UDP : PROFILE_RTP) | checksum;
+    const payload = udpPayloadAt(view, at);
+    const isRtp = this.#lines.stride[bucket] !== 0 && mayBeRtp(view, payload, at + length - payload);
+    return (isRtp ? PROFILE_RTP : PROFILE_UDP) | (length > COMPUTED_BYTES_MAX ? CHECKSUM_TRAVELS : 0);
   }
 
   /** The lowest number without a flow, or that of the flow which was silent for longest; -1 if all are in use. */
@@ -350,19 +367,4 @@ export class Shrinker {
     }
     return oldest;
   }
-}
-
-/** A number for addresses, ports and protocol, which is rarely another flow's; 0 for packets without ports, and fragments. */
-function tagOf(view: DataView, at: number, length: number): number {
-  const isFour = view.getUint8(at) >> 4 === 4;
-  const ipBytes = isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
-  if (length < ipBytes + 8) return 0;
-  const protocol = view.getUint8(at + (isFour ? 9 : 6));
-  if (protocol !== PROTOCOL_UDP && protocol !== PROTOCOL_TCP) return 0;
-  if (isFour && (view.getUint8(at) !== 0x45 || (view.getUint16(at + 6) & 0xbfff) !== 0)) return 0;
-  let hash = view.getUint32(at + ipBytes) ^ protocol;
-  hash = Math.imul(hash ^ (hash >>> 16) ^ view.getUint32(at + ipBytes - 4), 0x9e3779b1);
-  hash = Math.imul(hash ^ (hash >>> 15) ^ view.getUint32(at + ipBytes - (isFour ? 8 : 20)), 0x85ebca77);
-  hash ^= hash >>> 13;
-  return (hash | 1) >>> 0;
 }

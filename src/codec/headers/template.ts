@@ -7,14 +7,14 @@
  * Keeps PROTOCOL R106.
  */
 import {
-  foldSum,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
-  sumWords,
   UDP_HEADER_BYTES,
 } from "../../wire/inner.ts";
+import { ANCHOR, ANCHOR_BEFORE, ANCHOR_WINDOW, SEVEN, TWELVE } from "./anchors.ts";
+import { isSameFlow } from "./flows.ts";
 
 /** Kinds of templates: two bits of a definition. */
 export const PROFILE_UDP = 0, PROFILE_RTP = 1, PROFILE_TCP = 2;
@@ -32,10 +32,11 @@ export const HEADERS_BYTES_MAX = IPV6_HEADER_BYTES + TCP_BYTES + TIMESTAMP_OPTIO
 /** Longest fields of a short packet: TCP's flags, numbers, window, checksum and time stamps, behind an identification. */
 export const FIELDS_BYTES_MAX = 2 + 1 + 4 + 4 + 2 + 2 + 8;
 
-/** Sequence numbers of RTP that 14 bits tell apart from the definition's: these many before it, the rest behind. */
+/** Sequence numbers of RTP that 12 bits tell apart from the definition's: these many before it, the rest behind. */
 const RTP_BEFORE = 64;
-export const RTP_WINDOW = 1 << 14;
-const RTP_MARKER = 0x8000, RTP_HAS_TIMESTAMP = 0x4000;
+const RTP_WINDOW = 1 << 12;
+/** Bits of RTP's field of two octets; the field of one octet has the first of them clear, and seven bits of the number. */
+const RTP_LONG = 0x8000, RTP_MARKER = 0x4000, RTP_HAS_TIMESTAMP = 0x2000, RTP_ANCHOR = 0x1000;
 
 /** Octets of an RTP flow's line in a definition. */
 export const LINE_BYTES = 10;
@@ -55,8 +56,15 @@ export class Template {
   #idTravels = false;
   /** UDP without a checksum. */
   #isUnchecked = false;
+  /** Sums (RFC 1071) of what is the same in each packet: IPv4's header without length, identification and checksum; and of UDP, ports and pseudo-header without the length. */
+  #ipSum = 0;
+  #udpSum = 0;
   /** RTP: time stamp units from one sequence number to the next. */
   stride = 0;
+  /** RTP: how `shorten` writes the next packet's sequence number (SEVEN, TWELVE, ANCHOR), unless that needs more. */
+  form = TWELVE;
+  /** RTP: the number by which `rebuild` reads the next packet's seven bits. */
+  anchor = 0;
 
   /**
    * Reads a definition's packet: `length` octets at `at` that `innerLength` has vouched for. `kind` is a profile, with
@@ -86,7 +94,27 @@ export class Template {
       } else if (words !== 0x50) return false;
     } else this.#isUnchecked = isFour && view.getUint16(upper + 6) === 0;
     for (let i = 0; i < this.headerBytes; i++) this.bytes[i] = view.getUint8(at + i);
+    this.#sumConstants();
     return true;
+  }
+
+  #sumConstants(): void {
+    const own = this.#view, ip = this.#ipBytes;
+    const addresses = sum16(own, ip === IPV4_HEADER_BYTES ? 12 : 8, ip === IPV4_HEADER_BYTES ? 8 : 32);
+    this.#ipSum = own.getUint16(0) + own.getUint16(6) + own.getUint16(8) + addresses;
+    this.#udpSum = addresses + PROTOCOL_UDP + sum16(own, ip, 4);
+  }
+
+  /** The checksum of the UDP datagram of `bytes` octets at `at`, as it is written: never 0. */
+  #udpChecksum(view: DataView, at: number, bytes: number): number {
+    const payload = sum16(view, at + UDP_HEADER_BYTES, bytes - UDP_HEADER_BYTES);
+    const sum = fold(this.#udpSum + 2 * bytes + payload);
+    return sum === 0xffff ? 0xffff : ~sum & 0xffff;
+  }
+
+  /** The checksum of the IPv4 header of a packet of `length` octets. */
+  #ipChecksum(length: number, id: number): number {
+    return ~fold(this.#ipSum + length + id) & 0xffff;
   }
 
   /** Writes RTP's line at `at`, LINE_BYTES octets: stride, sequence number, time stamp. */
@@ -107,17 +135,7 @@ export class Template {
 
   /** Whether addresses, ports and protocol are those of the packet at `at`. */
   isFlowOf(view: DataView, at: number): boolean {
-    const own = this.#view, ip = this.#ipBytes;
-    if (view.getUint8(at) >> 4 !== this.bytes[0] >> 4) return false;
-    if (view.getUint32(at + ip) !== own.getUint32(ip)) return false;
-    if (ip === IPV4_HEADER_BYTES) {
-      return view.getUint32(at + 12) === own.getUint32(12) && view.getUint32(at + 16) === own.getUint32(16) &&
-        view.getUint8(at + 9) === this.bytes[9];
-    }
-    for (let i = 8; i < IPV6_HEADER_BYTES; i += 4) {
-      if (view.getUint32(at + i) !== own.getUint32(i)) return false;
-    }
-    return view.getUint8(at + 6) === this.bytes[6];
+    return isSameFlow(view, at, this.#view);
   }
 
   /**
@@ -140,7 +158,7 @@ export class Template {
     if (this.checksumTravels) {
       out.setUint16(here, checksum);
       here += 2;
-    } else if (this.#isUnchecked ? checksum !== 0 : !isUdpRight(view, at, this.#ipBytes, udpBytes)) {
+    } else if (checksum !== (this.#isUnchecked ? 0 : this.#udpChecksum(view, upper, udpBytes))) {
       return CHANGED;
     }
     return this.profile === PROFILE_RTP
@@ -152,10 +170,9 @@ export class Template {
   #isIpSame(view: DataView, at: number, length: number): boolean {
     const own = this.#view;
     if (this.#ipBytes === IPV4_HEADER_BYTES) {
-      // A checksum of 0xffff would be right where 0 is written again.
       return view.getUint16(at) === own.getUint16(0) && view.getUint16(at + 6) === own.getUint16(6) &&
         view.getUint8(at + 8) === this.bytes[8] && view.getUint16(at + 2) === length &&
-        view.getUint16(at + 10) !== 0xffff && foldSum(sumWords(view, at, IPV4_HEADER_BYTES, 0)) === 0;
+        view.getUint16(at + 10) === this.#ipChecksum(length, view.getUint16(at + 4));
     }
     return view.getUint32(at) === own.getUint32(0) && view.getUint8(at + 7) === this.bytes[7] &&
       view.getUint16(at + 4) === length - IPV6_HEADER_BYTES;
@@ -171,11 +188,14 @@ export class Template {
     if (steps < -RTP_BEFORE || steps >= RTP_WINDOW - RTP_BEFORE) return CHANGED;
     const timestamp = view.getUint32(at + 4);
     const isOnLine = timestamp === (own.getUint32(rtp + 4) + Math.imul(steps, this.stride)) >>> 0;
-    const marker = view.getUint8(at + 1) >= 0x80 ? RTP_MARKER : 0;
-    out.setUint16(
-      to,
-      marker | (isOnLine ? 0 : RTP_HAS_TIMESTAMP) | (view.getUint16(at + 2) & (RTP_WINDOW - 1)),
-    );
+    const marker = view.getUint8(at + 1) >= 0x80 ? RTP_MARKER : 0, number = view.getUint16(at + 2);
+    if (this.form === SEVEN && isOnLine && marker === 0) {
+      out.setUint8(to, number & (ANCHOR_WINDOW - 1));
+      return to + 1 - from;
+    }
+    const flags = RTP_LONG | marker | (isOnLine ? 0 : RTP_HAS_TIMESTAMP) |
+      (this.form === ANCHOR ? RTP_ANCHOR : 0);
+    out.setUint16(to, flags | (number & (RTP_WINDOW - 1)));
     if (isOnLine) return to + 2 - from;
     out.setUint32(to + 2, timestamp);
     return to + 6 - from;
@@ -214,8 +234,9 @@ export class Template {
     else {
       if (this.checksumTravels) bytes += 2;
       if (this.profile === PROFILE_RTP) {
-        if (left < bytes + 2) return -1;
-        bytes += (view.getUint16(at + bytes) & RTP_HAS_TIMESTAMP) !== 0 ? 6 : 2;
+        if (left < bytes + 1) return -1;
+        const first = view.getUint8(at + bytes);
+        bytes += first < RTP_LONG >> 8 ? 1 : (first & (RTP_HAS_TIMESTAMP >> 8)) !== 0 ? 6 : 2;
       }
     }
     return bytes <= left ? bytes : -1;
@@ -236,16 +257,13 @@ export class Template {
     else {
       const checksum = this.checksumTravels ? from.getUint16(here) : 0;
       if (this.checksumTravels) here += 2;
-      const word = this.profile === PROFILE_RTP ? from.getUint16(here) : 0;
+      const word = this.profile === PROFILE_RTP ? rtpWord(from, here) : 0;
       const timestamp = word & RTP_HAS_TIMESTAMP ? from.getUint32(here + 2) : 0;
       this.#copy(view, to);
       if (this.profile === PROFILE_RTP) this.#rebuildRtp(view, upper + UDP_HEADER_BYTES, word, timestamp);
       view.setUint16(upper + 4, length - ip);
-      view.setUint16(upper + 6, checksum);
-      if (!this.checksumTravels && !this.#isUnchecked) {
-        const sum = foldSum(udpSum(view, to, ip, length - ip));
-        view.setUint16(upper + 6, sum === 0 ? 0xffff : sum);
-      }
+      const isComputed = !this.checksumTravels && !this.#isUnchecked;
+      view.setUint16(upper + 6, isComputed ? this.#udpChecksum(view, upper, length - ip) : checksum);
     }
     if (ip !== IPV4_HEADER_BYTES) {
       view.setUint16(to + 4, length - IPV6_HEADER_BYTES);
@@ -253,19 +271,48 @@ export class Template {
     }
     view.setUint16(to + 2, length);
     view.setUint16(to + 4, id);
-    view.setUint16(to + 10, 0);
-    view.setUint16(to + 10, foldSum(sumWords(view, to, IPV4_HEADER_BYTES, 0)));
+    view.setUint16(to + 10, this.#ipChecksum(length, id));
   }
 
   #rebuildRtp(view: DataView, at: number, word: number, timestamp: number): void {
     const own = this.#view, rtp = this.headerBytes - RTP_BYTES;
-    const first = own.getUint16(rtp + 2) - RTP_BEFORE;
-    const sequence = first + (((word & (RTP_WINDOW - 1)) - first) & (RTP_WINDOW - 1));
-    const steps = sequence - own.getUint16(rtp + 2);
+    const sequence = this.#numberOf(word), line = own.getUint16(rtp + 2);
+    const steps = ((sequence - line + RTP_BEFORE) & 0xffff) - RTP_BEFORE;
     view.setUint8(at + 1, (this.bytes[rtp + 1] & 0x7f) | (word & RTP_MARKER ? 0x80 : 0));
-    view.setUint16(at + 2, sequence & 0xffff);
+    view.setUint16(at + 2, sequence);
     const onLine = (own.getUint32(rtp + 4) + Math.imul(steps, this.stride)) >>> 0;
     view.setUint32(at + 4, word & RTP_HAS_TIMESTAMP ? timestamp : onLine);
+  }
+
+  /** The sequence number that RTP's field means, modulo 2^16. */
+  #numberOf(word: number): number {
+    if (word < RTP_LONG) {
+      const first = this.anchor - ANCHOR_BEFORE;
+      return (first + ((word - first) & (ANCHOR_WINDOW - 1))) & 0xffff;
+    }
+    const first = this.#view.getUint16(this.headerBytes - RTP_BYTES + 2) - RTP_BEFORE;
+    return (first + ((word - first) & (RTP_WINDOW - 1))) & 0xffff;
+  }
+
+  /** Sequence number of an RTP template's line. */
+  get lineNumber(): number {
+    return this.#view.getUint16(this.headerBytes - RTP_BYTES + 2);
+  }
+
+  /** Whether the short packet with fields at `at` has seven bits of RTP's sequence number. */
+  isSeven(view: DataView, at: number): boolean {
+    return view.getUint8(at + this.#rtpFieldAt) < RTP_LONG >> 8;
+  }
+
+  /** The number of the short packet with fields at `at`, whose field has two octets, if it is an anchor; else -1. */
+  anchorIn(view: DataView, at: number): number {
+    const word = view.getUint16(at + this.#rtpFieldAt);
+    return (word & RTP_ANCHOR) === 0 ? -1 : this.#numberOf(word);
+  }
+
+  /** Octets of the fields in front of RTP's. */
+  get #rtpFieldAt(): number {
+    return (this.#idTravels ? 2 : 0) + (this.checksumTravels ? 2 : 0);
   }
 
   #rebuildTcp(from: DataView, at: number, view: DataView, to: number): void {
@@ -289,17 +336,34 @@ export class Template {
 
   #copy(view: DataView, to: number): void {
     const own = this.#view, { headerBytes } = this;
-    for (let i = 0; i < headerBytes; i += 4) view.setUint32(to + i, own.getUint32(i));
+    for (let i = 0; i < headerBytes; i += 4) view.setInt32(to + i, own.getInt32(i, true), true);
   }
 }
 
-/** The sum of a UDP datagram with its pseudo-header (RFC 768, RFC 8200 8.1), the checksum's own field included. */
-function udpSum(view: DataView, at: number, ipBytes: number, udpBytes: number): number {
-  const addresses = ipBytes === IPV4_HEADER_BYTES ? 8 : 32;
-  const pseudo = sumWords(view, at + ipBytes - addresses, addresses, PROTOCOL_UDP + udpBytes);
-  return sumWords(view, at + ipBytes, udpBytes, pseudo);
+/** RTP's field: one octet, or two. */
+function rtpWord(from: DataView, at: number): number {
+  return from.getUint8(at) < RTP_LONG >> 8 ? from.getUint8(at) : from.getUint16(at);
 }
 
-function isUdpRight(view: DataView, at: number, ipBytes: number, udpBytes: number): boolean {
-  return view.getUint16(at + ipBytes + 6) !== 0 && foldSum(udpSum(view, at, ipBytes, udpBytes)) === 0;
+/**
+ * The sum of the 16-bit words of `length` octets at `at`, in 16 bits (RFC 1071); below 2^31 on the way for any packet of a tunnel.
+ * Read in the processor's order, in which the sum is the same but for the order of its octets (RFC 1071 2 B).
+ */
+function sum16(view: DataView, at: number, length: number): number {
+  let sum = 0;
+  const whole = at + (length & ~3);
+  for (let i = at; i < whole; i += 4) {
+    const word = view.getInt32(i, true);
+    sum = (sum + (word & 0xffff) + (word >>> 16)) | 0;
+  }
+  if (length & 2) sum += view.getUint16(whole, true);
+  if (length & 1) sum += view.getUint8(at + length - 1);
+  sum = fold(sum);
+  return (sum & 0xff) << 8 | sum >>> 8;
+}
+
+/** A sum in 16 bits; 0xffff where it is 0 modulo 0xffff and not 0. */
+function fold(sum: number): number {
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return (sum & 0xffff) + (sum >>> 16);
 }

@@ -91,7 +91,11 @@ export class Compressor {
 
   /** Takes a feedback that the other end sent (`DecompressorOptions.onFeedback`'s octets); false if it is malformed. */
   takeFeedback(feedback: Uint8Array): boolean {
-    const item = readFeedback(this.#reader.over(feedback, 0, feedback.length), this.#large);
+    const item = readFeedback(
+      this.#reader.over(feedback, 0, feedback.length),
+      this.#large,
+      (cid) => this.#contexts.get(cid)?.flow instanceof TcpCompressor,
+    );
     if (!item) return false;
     const flow = this.#contexts.get(item.cid)?.flow;
     if (item.kind === "ack") {

@@ -14,8 +14,16 @@ import { TcpDecompressor } from "./tcp/decompressor.ts";
 /** A context of any profile. */
 interface Context {
   readonly profile: number;
+  /** The greatest order of a packet that was restored. */
+  readonly newest: number;
   /** Restores a packet behind `reader`; see `FlowDecompressor.decompress`. */
-  decompress(first: number, reader: ByteReader, packetFrom: number, writer: ByteWriter): number;
+  decompress(
+    first: number,
+    reader: ByteReader,
+    packetFrom: number,
+    writer: ByteWriter,
+    order: number,
+  ): number;
 }
 
 export interface DecompressorOptions {
@@ -25,12 +33,22 @@ export interface DecompressorOptions {
   maxCid?: number;
   /** Called with each feedback in front of a packet. */
   onFeedback?: (feedback: Uint8Array) => void;
+  /** States that each context keeps for packets that come late (see History); 1 unless told. */
+  depth?: number;
+  /** Whether packets with lists of extension headers or contributing sources are read; they are unless told. */
+  lists?: boolean;
+  /** Asked before a context is kept under an id that had none; its packet is restored in either case. Always true unless told. */
+  mayKeep?: () => boolean;
 }
 
 export class Decompressor {
   readonly #contexts = new Map<number, Context>();
   readonly #large: boolean;
   readonly #maxCid: number;
+  readonly #depth: number;
+  readonly #lists: boolean;
+  readonly #mayKeep: () => boolean;
+  #arrivals = 0;
   readonly #onFeedback: ((from: number, to: number) => void) | undefined;
   readonly #reader = new ByteReader();
   readonly #writer = new ByteWriter();
@@ -40,7 +58,10 @@ export class Decompressor {
     this.#large = options.largeCids;
     const greatest = this.#large ? MAX_LARGE_CID : MAX_SMALL_CID;
     this.#maxCid = Math.min(options.maxCid ?? greatest, greatest);
-    const { onFeedback } = options;
+    const { onFeedback, depth = 1, lists = true, mayKeep = () => true } = options;
+    this.#depth = depth;
+    this.#lists = lists;
+    this.#mayKeep = mayKeep;
     if (onFeedback) this.#onFeedback = (from, to) => onFeedback(this.#reader.bytes.subarray(from, to));
   }
 
@@ -51,7 +72,12 @@ export class Decompressor {
 
   /** Restores the packet that `input` holds into `output`, whose `length` octets are then valid; gives a RESULT. */
   decompress(input: Uint8Array, output: Uint8Array): number {
-    const reader = this.#reader.over(input, 0, input.length);
+    return this.decompressAt(input, 0, input.length, output, this.#arrivals++);
+  }
+
+  /** The same for the packet in `bytes[start, end)`, whose place among all that were sent is `order`. */
+  decompressAt(bytes: Uint8Array, start: number, end: number, output: Uint8Array, order: number): number {
+    const reader = this.#reader.over(bytes, start, end);
     const writer = this.#writer.over(output);
     this.length = 0;
     skipFeedback(reader, this.#onFeedback);
@@ -64,12 +90,30 @@ export class Decompressor {
     if (reader.failed || cid > this.#maxCid) return RESULT.MALFORMED;
     const result = this.#contextOf(cid, first, reader);
     if (typeof result === "number") return result;
-    const outcome = result.decompress(first, reader, from, writer);
-    if (outcome === RESULT.PACKET) {
-      this.length = writer.position;
-      this.#contexts.set(cid, result);
-    } else if (outcome === RESULT.STATIC_CONTEXT && (first & 0xfe) === IR) this.#contexts.set(cid, result);
+    const outcome = result.decompress(first, reader, from, writer, order);
+    if (outcome === RESULT.PACKET) this.length = writer.position;
+    const isKept = outcome === RESULT.PACKET || (outcome === RESULT.STATIC_CONTEXT && (first & 0xfe) === IR);
+    if (isKept) this.#keep(cid, result);
     return outcome;
+  }
+
+  /** The profile of the context; undefined if there is none. */
+  profileOf(cid: number): number | undefined {
+    return this.#contexts.get(cid)?.profile;
+  }
+
+  /** The greatest order of a packet that the context restored; -1 without one. */
+  newestOf(cid: number): number {
+    return this.#contexts.get(cid)?.newest ?? -1;
+  }
+
+  /** Whether the last packet's context was not kept, because `mayKeep` said so. */
+  wasRefused = false;
+
+  #keep(cid: number, context: Context): void {
+    const known = this.#contexts.get(cid);
+    this.wasRefused = known === undefined && !this.#mayKeep();
+    if (known !== context && !this.wasRefused) this.#contexts.set(cid, context);
   }
 
   /** The context that reads the packet; a new one for an IR of another profile, which is kept if the IR holds. */
@@ -89,9 +133,9 @@ export class Decompressor {
       case PROFILE.UDP:
       case PROFILE.ESP:
       case PROFILE.IP:
-        return new FlowDecompressor(profile);
+        return new FlowDecompressor(profile, this.#depth, this.#lists);
       case PROFILE.TCP:
-        return new TcpDecompressor(this.#large, (base) => this.#contexts.get(base));
+        return new TcpDecompressor(this.#large, (base) => this.#contexts.get(base), this.#depth, this.#lists);
       default:
         return RESULT.MALFORMED;
     }
@@ -101,8 +145,15 @@ export class Decompressor {
 /** Profile 0x0000 (RFC 3095 5.10): whole packets under a context id. */
 class UncompressedContext implements Context {
   readonly profile = PROFILE.UNCOMPRESSED;
+  newest = -1;
 
-  decompress(first: number, reader: ByteReader, packetFrom: number, writer: ByteWriter): number {
+  decompress(
+    first: number,
+    reader: ByteReader,
+    packetFrom: number,
+    writer: ByteWriter,
+    order: number,
+  ): number {
     if ((first & 0xfe) === IR) {
       reader.u8();
       const crcAt = reader.position;
@@ -113,6 +164,8 @@ class UncompressedContext implements Context {
       if (reader.left === 0) return RESULT.STATIC_CONTEXT;
     } else writer.u8(first);
     writer.copy(reader.bytes, reader.position, reader.position + reader.left);
-    return writer.failed ? RESULT.NO_ROOM : RESULT.PACKET;
+    if (writer.failed) return RESULT.NO_ROOM;
+    this.newest = Math.max(this.newest, order);
+    return RESULT.PACKET;
   }
 }

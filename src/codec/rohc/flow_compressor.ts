@@ -46,7 +46,8 @@ export class FlowCompressor {
   #extensionLeft = 0;
   #sinceDynamic = 0;
   #sinceStatic = 0;
-  /** The sequence number of the first packet that carried the last change. */
+  /** The packets' own numbers, which never repeat: of the last one, and of the first that carried the last change. */
+  #packet = 0;
   #changedAt = 0;
   #isFirst = true;
   #counter = 0;
@@ -66,10 +67,17 @@ export class FlowCompressor {
     return this.#reference.sequence;
   }
 
-  /**
-   * Writes the packet with its id. `headers` are those that `parsePacket` read and `layout` where; changes what they say of
-   * identifications, and their sequence number where the profile's is counted here.
-   */
+  /** The number of the last packet for `acknowledgePacket`: unlike a sequence number that comes with the packet, never twice. */
+  get packet(): number {
+    return this.#packet;
+  }
+
+  /** Packets since the newest acknowledged one, as far as the window reaches. */
+  get unacknowledged(): number {
+    return this.#sequences.length;
+  }
+
+  /** Writes the packet with its id: what `compressHeaders` writes, and the payload. */
   compress(
     packet: Uint8Array,
     headers: Headers,
@@ -78,6 +86,23 @@ export class FlowCompressor {
     isLarge: boolean,
     writer: ByteWriter,
   ): void {
+    this.compressHeaders(packet, headers, layout, cid, isLarge, writer);
+    writer.copy(packet, layout.end, packet.length);
+  }
+
+  /**
+   * Writes what stands for the packet's headers, with the id. `headers` are those that `parsePacket` read and `layout` where; changes what they say of
+   * identifications, and their sequence number where the profile's is counted here.
+   */
+  compressHeaders(
+    packet: Uint8Array,
+    headers: Headers,
+    layout: Layout,
+    cid: number,
+    isLarge: boolean,
+    writer: ByteWriter,
+  ): void {
+    this.#packet++;
     if (this.profile === PROFILE.UDP || this.profile === PROFILE.IP) {
       headers.sequence = this.#counter = (this.#counter + 1) & 0xffff;
     }
@@ -95,19 +120,24 @@ export class FlowCompressor {
         this.#writeChains(headers, start, cid, isLarge, writer);
       }
     }
-    writer.copy(packet, layout.end, packet.length);
     this.#remember(headers);
   }
 
-  /** The other end has got the packet `sequence`, and is at least in O-mode. */
+  /** The other end has got the newest packet with the sequence number, and is at least in O-mode. */
   acknowledge(sequence: number): void {
     this.#mode = MODE.OPTIMISTIC;
-    if (!this.#sequences.acknowledge(sequence)) return;
+    const packet = this.#sequences.packetOf(sequence);
+    if (packet >= 0) this.acknowledgePacket(packet);
+  }
+
+  /** The other end has got the packet with this number, and is at least in O-mode. */
+  acknowledgePacket(packet: number): void {
+    this.#mode = MODE.OPTIMISTIC;
+    if (!this.#sequences.acknowledge(packet)) return;
     for (const window of [this.#ids[0], this.#ids[1], this.#scaled, this.#scaledOffsets, this.#timestamps]) {
-      window.acknowledge(sequence);
+      window.acknowledge(packet);
     }
-    const bits = 32 - sequenceWidth(this.profile);
-    if (((sequence - this.#changedAt) << bits) >> bits < 0) return;
+    if (packet < this.#changedAt) return;
     this.#irLeft = 0;
     this.#dynamicLeft = 0;
     this.#clearExtension();
@@ -117,11 +147,13 @@ export class FlowCompressor {
   /** The other end's dynamic part is lost. */
   refreshDynamic(): void {
     this.#dynamicLeft = this.repeats;
+    this.#changedAt = this.#packet + 1;
   }
 
   /** The other end has no context. */
   refreshStatic(): void {
     this.#irLeft = this.repeats;
+    this.#changedAt = this.#packet + 1;
   }
 
   #trackTimestamp(headers: Headers): void {
@@ -129,7 +161,7 @@ export class FlowCompressor {
     if (!isNew) return;
     this.#scaled.clear();
     this.#scaledOffsets.clear();
-    this.#changedAt = headers.sequence;
+    this.#changedAt = this.#packet;
   }
 
   /** Compares with the last packet, and notes what has to be told. */
@@ -162,7 +194,7 @@ export class FlowCompressor {
       ) extension = pending.rtp = true;
     }
     if (!extension && !dynamic && !isStatic) return;
-    this.#changedAt = headers.sequence;
+    this.#changedAt = this.#packet;
     if (extension) this.#extensionLeft = this.repeats;
     if (dynamic) this.#dynamicLeft = this.repeats;
     if (isStatic) this.#irLeft = this.repeats;
@@ -349,16 +381,16 @@ export class FlowCompressor {
   }
 
   #remember(headers: Headers): void {
-    const { sequence } = headers;
-    this.#sequences.add(sequence, sequence);
+    const { sequence } = headers, packet = this.#packet;
+    this.#sequences.add(sequence, packet);
     for (let i = 0; i < headers.ipCount; i++) {
-      if (headers.ips[i].version === 4) this.#ids[i].add(this.#offsetOf(headers, i), sequence);
+      if (headers.ips[i].version === 4) this.#ids[i].add(this.#offsetOf(headers, i), packet);
     }
     if (this.profile === PROFILE.RTP) {
       const { scaled } = this.#stride.scaled;
-      this.#timestamps.add(headers.rtp.timestamp, sequence);
-      this.#scaled.add(scaled, sequence);
-      this.#scaledOffsets.add(scaledOffset(scaled, sequence), sequence);
+      this.#timestamps.add(headers.rtp.timestamp, packet);
+      this.#scaled.add(scaled, packet);
+      this.#scaledOffsets.add(scaledOffset(scaled, sequence), packet);
     }
     this.#reference.copyFrom(headers);
     this.#isFirst = false;

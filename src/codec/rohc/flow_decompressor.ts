@@ -8,6 +8,7 @@ import type { ByteReader, ByteWriter } from "./bytes.ts";
 import { readDynamicChain, readStaticChain } from "./chains.ts";
 import { crc8, CRC8_START } from "./crc.ts";
 import { Compressed, FormatReader } from "./formats.ts";
+import { History } from "./history.ts";
 import { Headers, headersCrc, Layout, PROFILE, sequenceWidth, writeHeaders } from "./headers.ts";
 import { decodeLsb, shiftOfRtpSequence, shiftOfRtpTimestamp } from "./lsb.ts";
 import { RESULT } from "./results.ts";
@@ -21,33 +22,52 @@ const FAILURE_WINDOW = 8;
 export const IR = 0xfc;
 export const IR_DYN = 0xf8;
 
-/** What one context knows. */
+/** What one context knows after a packet. */
 class State {
-  readonly headers = new Headers();
+  readonly headers: Headers;
   readonly timestamp = new ScaledTimestamp();
+  /** A static chain, and a dynamic one, have come at some time. */
+  hasStatic = false;
+  hasDynamic = false;
+
+  constructor(profile: number, mayHaveLists: boolean) {
+    this.headers = new Headers(mayHaveLists);
+    this.headers.profile = profile;
+  }
 
   copyFrom(other: State): void {
+    this.hasStatic = other.hasStatic;
+    this.hasDynamic = other.hasDynamic;
     this.headers.copyFrom(other.headers);
     this.timestamp.copyFrom(other.timestamp);
   }
 }
 
 export class FlowDecompressor {
-  #state = new State();
-  #next = new State();
+  readonly #states: History<State>;
+  /** What is known before the first packet. */
+  readonly #blank: State;
+  #state: State;
+  #next: State;
+  #order = 0;
   /** Only a static chain has come, or too many packets failed: packets with a 3-bit checksum are not believed. */
   #isStatic = true;
-  /** A static chain, and a dynamic one, have come at some time. */
-  #hasStatic = false;
-  #hasDynamic = false;
   /** One bit for each of the last packets, 1 for a failure. */
   #history = 0;
   readonly #formats = new FormatReader();
   readonly #compressed = new Compressed();
   readonly #layout = new Layout();
 
-  constructor(readonly profile: number) {
-    this.#state.headers.profile = profile;
+  /** @param depth states that are kept for packets that come late. @param mayHaveLists whether lists of headers are read. */
+  constructor(readonly profile: number, depth = 1, mayHaveLists = true) {
+    this.#states = new History(() => new State(profile, mayHaveLists), depth);
+    this.#state = this.#blank = new State(profile, mayHaveLists);
+    this.#next = this.#states.next;
+  }
+
+  /** The greatest order of a packet that was restored. */
+  get newest(): number {
+    return this.#states.newest;
   }
 
   /** The sequence number of the last packet, for feedback. */
@@ -60,9 +80,19 @@ export class FlowDecompressor {
 
   /**
    * Restores the packet whose octet after the id is `first`. `packetFrom` is where the packet begins (with its Add-CID
-   * octet), for the checksum of IR packets. Headers and payload are written; gives a RESULT.
+   * octet), for the checksum of IR packets; `order` is its place among all that were sent. Headers and payload are written;
+   * gives a RESULT.
    */
-  decompress(first: number, reader: ByteReader, packetFrom: number, writer: ByteWriter): number {
+  decompress(
+    first: number,
+    reader: ByteReader,
+    packetFrom: number,
+    writer: ByteWriter,
+    order: number,
+  ): number {
+    this.#order = order;
+    this.#state = this.#states.before(order) ?? this.#blank;
+    this.#next = this.#states.next;
     const result = this.#decompress(first, reader, packetFrom, writer);
     this.#history = ((this.#history << 1) & (2 ** FAILURE_WINDOW - 1)) | (result === RESULT.BAD_CRC ? 1 : 0);
     if (result === RESULT.PACKET) {
@@ -76,7 +106,7 @@ export class FlowDecompressor {
   #decompress(first: number, reader: ByteReader, packetFrom: number, writer: ByteWriter): number {
     this.#next.copyFrom(this.#state);
     if ((first & 0xfe) === IR || first === IR_DYN) return this.#readChains(first, reader, packetFrom, writer);
-    if (!this.#hasDynamic) return RESULT.NO_CONTEXT;
+    if (!this.#state.hasDynamic) return RESULT.NO_CONTEXT;
     const { headers, timestamp } = this.#next;
     const compressed = this.#compressed;
     if (!this.#formats.read(first, reader, headers, timestamp, compressed)) return RESULT.MALFORMED;
@@ -104,15 +134,15 @@ export class FlowDecompressor {
     const crcAt = reader.position;
     const crc = reader.u8();
     const isIr = first !== IR_DYN;
-    if (!isIr && !this.#hasStatic) return RESULT.NO_CONTEXT;
+    if (!isIr && !this.#state.hasStatic) return RESULT.NO_CONTEXT;
     if (isIr && !readStaticChain(reader, headers)) return RESULT.MALFORMED;
     const isConfirmed = () => chainsCrc(reader.bytes, packetFrom, crcAt, reader.position) === crc;
     if (first === IR && isConfirmed()) return this.#takeStatic(reader, writer);
     if (!readDynamicChain(reader, headers, this.#next.timestamp)) return RESULT.MALFORMED;
     if (!isConfirmed()) return RESULT.BAD_CRC;
     this.#compressed.crcBits = 7;
-    this.#hasStatic = true;
-    this.#hasDynamic = true;
+    this.#next.hasStatic = true;
+    this.#next.hasDynamic = true;
     writeHeaders(headers, reader.left, writer, this.#layout);
     return writer.failed ? RESULT.NO_ROOM : this.#finish(reader, writer);
   }
@@ -120,9 +150,9 @@ export class FlowDecompressor {
   /** An IR packet without a dynamic chain: the packet can be restored if one was there before. */
   #takeStatic(reader: ByteReader, writer: ByteWriter): number {
     this.#compressed.crcBits = 7;
-    this.#hasStatic = true;
-    if (!this.#hasDynamic) {
-      this.#exchange();
+    this.#next.hasStatic = true;
+    if (!this.#next.hasDynamic) {
+      this.#states.keep(this.#order);
       return RESULT.STATIC_CONTEXT;
     }
     writeHeaders(this.#next.headers, reader.left, writer, this.#layout);
@@ -186,14 +216,8 @@ export class FlowDecompressor {
     writer.copy(reader.bytes, reader.position, reader.position + reader.left);
     if (writer.failed) return RESULT.NO_ROOM;
     this.#isStatic = false;
-    this.#exchange();
+    this.#states.keep(this.#order);
     return RESULT.PACKET;
-  }
-
-  #exchange(): void {
-    const state = this.#state;
-    this.#state = this.#next;
-    this.#next = state;
   }
 }
 

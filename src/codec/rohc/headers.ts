@@ -48,7 +48,11 @@ export class IpHeader {
   /** The identification never changes (RFC 3843 3.3). */
   sid = false;
   id = 0;
-  readonly extensions = new ListContext(LIST_OF_EXTENSIONS);
+  readonly extensions: ListContext;
+
+  constructor(mayHaveLists = true) {
+    this.extensions = new ListContext(LIST_OF_EXTENSIONS, mayHaveLists);
+  }
 
   copyFrom(other: IpHeader): void {
     this.version = other.version;
@@ -93,7 +97,11 @@ export class RtpHeader {
   payloadType = 0;
   timestamp = 0;
   source = 0;
-  readonly contributors = new ListContext(LIST_OF_SOURCES);
+  readonly contributors: ListContext;
+
+  constructor(mayHaveLists = true) {
+    this.contributors = new ListContext(LIST_OF_SOURCES, mayHaveLists);
+  }
 
   copyFrom(other: RtpHeader): void {
     this.version = other.version;
@@ -112,7 +120,7 @@ export class Headers {
   profile: number = PROFILE.UNCOMPRESSED;
   /** One or two, the outer first. */
   ipCount = 1;
-  readonly ips = [new IpHeader(), new IpHeader()];
+  readonly ips: readonly IpHeader[];
   sourcePort = 0;
   destinationPort = 0;
   udpChecksum = 0;
@@ -120,9 +128,15 @@ export class Headers {
   hasChecksums = false;
   /** ESP's security parameters index. */
   spi = 0;
-  readonly rtp = new RtpHeader();
+  readonly rtp: RtpHeader;
   /** RTP's or ESP's sequence number, else one that the compressor counts: 16 bits, ESP's 32. */
   sequence = 0;
+
+  /** @param mayHaveLists whether lists of extension headers and contributing sources are read; they are unless told. */
+  constructor(mayHaveLists = true) {
+    this.ips = [new IpHeader(mayHaveLists), new IpHeader(mayHaveLists)];
+    this.rtp = new RtpHeader(mayHaveLists);
+  }
 
   copyFrom(other: Headers): void {
     this.profile = other.profile;

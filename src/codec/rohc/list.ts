@@ -35,7 +35,8 @@ export class ListContext {
   /** The indexes of the current list, in the order of its headers. */
   indexes: readonly number[] = NONE;
 
-  constructor(readonly kind: number) {}
+  /** @param mayHaveItems whether `read` takes lists with items; else these are malformed. */
+  constructor(readonly kind: number, readonly mayHaveItems = true) {}
 
   /** The current items' bytes, in order; an extension header has its own type in place of the next header's. */
   items(): Uint8Array[] {
@@ -77,6 +78,7 @@ export class ListContext {
       if (this.kind === LIST_OF_SOURCES) this.indexes = NONE;
       return !reader.failed;
     }
+    if (!this.mayHaveItems) return false;
     this.#table = this.#table.slice();
     this.#lists = this.#lists.slice();
     const type = head >> 6;

@@ -62,14 +62,14 @@ export function fitsLsb(
  */
 export class LsbWindow {
   readonly #values: Uint32Array;
-  /** The sequence number of the packet that carried each value. */
-  readonly #sequences: Uint32Array;
+  /** The number of the packet that carried each value. */
+  readonly #packets: Float64Array;
   #length = 0;
   #next = 0;
 
   constructor(capacity: number) {
     this.#values = new Uint32Array(capacity);
-    this.#sequences = new Uint32Array(capacity);
+    this.#packets = new Float64Array(capacity);
   }
 
   get length(): number {
@@ -80,21 +80,29 @@ export class LsbWindow {
     this.#length = 0;
   }
 
-  add(value: number, sequence: number): void {
+  add(value: number, packet: number): void {
     this.#values[this.#next] = value;
-    this.#sequences[this.#next] = sequence;
+    this.#packets[this.#next] = packet;
     this.#next = (this.#next + 1) % this.#values.length;
     if (this.#length < this.#values.length) this.#length++;
   }
 
-  /** Forgets what is older than the packet `sequence`, which the decompressor has confirmed; false if it is unknown. */
-  acknowledge(sequence: number): boolean {
+  /** Forgets what is older than the packet with the number, which the decompressor has confirmed; false if it is unknown. */
+  acknowledge(packet: number): boolean {
     for (let age = 0; age < this.#length; age++) {
-      if (this.#sequences[this.#at(age)] !== sequence) continue;
+      if (this.#packets[this.#at(age)] !== packet) continue;
       this.#length = age + 1;
       return true;
     }
     return false;
+  }
+
+  /** The number of the newest packet that carried the value; -1 if none in the window did. */
+  packetOf(value: number): number {
+    for (let age = 0; age < this.#length; age++) {
+      if (this.#values[this.#at(age)] === value) return this.#packets[this.#at(age)];
+    }
+    return -1;
   }
 
   /** Whether `bits` bits tell `value` whichever value of the window is the decompressor's reference. */

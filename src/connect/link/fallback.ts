@@ -150,12 +150,12 @@ export class LinkFallback {
   }
 
   /** For how long the relay has been asked in vain. What merely arrives is no answer: UDP may be blocked one way. */
-  #unansweredMs({ relay, asked, vitals }: PlaneState, nowMs: number): number {
+  #unansweredMs({ relay, refused, asked, vitals }: PlaneState, nowMs: number): number {
     const answered = `${vitals?.session} ${vitals?.reported}`;
     if (relay.connected) {
       if (!this.#wasConnected || answered !== this.#answered) this.#askedMs = Infinity;
       else if (asked !== this.#asked) this.#askedMs = Math.min(nowMs, this.#askedMs);
-    } else if (this.#wasConnected) this.#askedMs = nowMs;
+    } else if (this.#wasConnected || refused !== undefined) this.#askedMs = nowMs;
     this.#wasConnected = relay.connected;
     this.#asked = asked;
     this.#answered = answered;

@@ -6,13 +6,14 @@
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
-import { type Suite, suiteOf } from "../../codec/suite.ts";
-import { delayFigures } from "../../control/delay_figures.ts";
+import { suiteOf } from "../../codec/suite.ts";
+import { latencyFigures } from "../../session/peer_record.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
 import { MmsgPort } from "../../io/mmsg.ts";
+import { MultiPort } from "../../io/multi_port.ts";
 import type { Port } from "../../io/port.ts";
 import { StreamSide } from "../../io/stream_side.ts";
 import { UdpPort } from "../../io/udp.ts";
@@ -20,12 +21,15 @@ import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US, queuesOptions, type TunnelOptions } from "../../tunnel_options.ts";
+import { BATCH_WAIT_US, queuesOptions } from "../../tunnel_options.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";
 import { keyFromText } from "../../process/keys_text.ts";
+import { warmUpFor } from "../../process/warmup.ts";
 import { innerTotals } from "./counts.ts";
+import type { DoorPlan } from "./doors.ts";
+import { PlaneDoors } from "./plane_doors.ts";
 import {
   type LinkPlane,
   PLANE_MAILBOX,
@@ -35,16 +39,22 @@ import {
 } from "./plane.ts";
 
 const ARENA_SLOTS = 16_384;
+/** What the first connection may wait for the compiler, milliseconds (process/warmup.ts). */
+const WARM_UP_MS = 60;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
 export class LocalPlane implements LinkPlane {
+  /** Packets that have taught the compiler the routes before the first one came. */
+  readonly warmedUp: number;
   readonly #client: Client;
   readonly #driver: Driver;
   readonly #port: Port;
   readonly #exit: Exit;
   readonly #mailbox: Mailbox | undefined;
   readonly #isOxtunnel: boolean;
+  /** The port's doors, where there are several paths. */
+  readonly #doors: PlaneDoors | undefined;
   readonly #metrics = new Metrics();
 
   /**
@@ -63,9 +73,16 @@ export class LocalPlane implements LinkPlane {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     this.#isOxtunnel = invitation.protocol === "oxtunnel";
-    this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
+    const kernels = kernelsOf(native, invitation, wishes);
+    this.warmedUp = warmUpFor(WARM_UP_MS, invitation.protocol, kernels);
+    const isNative = typeof native !== "string";
+    this.#client = makeClient(invitation, exit, isNative, kernels, wishes, arena, metrics);
     this.#exit = exit;
-    const socket = makePort(native, arena, metrics);
+    const socket = wishes.paths && typeof native !== "string"
+      ? openDoors(native, metrics, (door, isFailing) => this.#doors?.note(door, isFailing))
+      : makePort(native, arena, metrics);
+    if (socket instanceof MultiPort) this.#doors = new PlaneDoors(socket, this.#client);
+    if (wishes.paths) this.#client.setCopied(wishes.paths.copied);
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
@@ -113,6 +130,11 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
+  setDoors(doors: readonly DoorPlan[]): void {
+    this.#doors?.set(doors, monotonicUs());
+    this.#driver.turn();
+  }
+
   hint(flows: HintedFlows, trafficClass: number | undefined): void {
     this.#client.hint(flows, trafficClass);
     this.#driver.turn();
@@ -145,11 +167,13 @@ export class LocalPlane implements LinkPlane {
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
-    const latency = {
-      queue: delayFigures(this.#client.queueDelays()),
-      processing: delayFigures(this.#driver.processing.counts(0)),
-    };
+    const latency = latencyFigures({
+      queue: this.#client.queueDelays(),
+      processing: this.#driver.processing.counts(0),
+    });
     return {
+      refused: this.#client.refusal?.reason,
+      failingDoors: this.#doors?.failing ?? [],
       ...{
         relay,
         asked,
@@ -180,19 +204,26 @@ export class LocalPlane implements LinkPlane {
   }
 }
 
-/** What a core needs for OxTunnel beside what it needs for WireGuard. */
-function oxtunnelOptions(
-  suite: Suite,
+/** What a core computes with, in the invitation's protocol. */
+function kernelsOf(
+  native: Native | string,
+  { protocol }: Invitation,
   { compression, headers, repair }: PlaneWishes,
-): Partial<TunnelOptions> {
-  const { makeDatagramAead, aeads } = suite.crypto;
+) {
+  const suite = suiteOf(native, { forged: DROP.forged });
+  const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+  useBlake2s(suite.blake2s);
+  if (protocol === "wireguard") return { primitives, makeAead };
   return {
+    primitives,
+    makeAead,
     makeDatagramAead,
     aeads,
     ...(compression ? { lz4: suite.makeLz4() } : {}),
     ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
     compressionThreshold: DEFAULTS.compressionThreshold,
-    headerContexts: headers ? DEFAULTS.headers.contexts : undefined,
+    headerMethods: headers,
+    headerContexts: headers.length > 0 ? DEFAULTS.headers.contexts : undefined,
   };
 }
 
@@ -200,26 +231,20 @@ function oxtunnelOptions(
 function makeClient(
   invitation: Invitation,
   exit: Exit,
-  native: Native | string,
+  isNative: boolean,
+  kernels: ReturnType<typeof kernelsOf>,
   wishes: PlaneWishes,
   arena: Arena,
   metrics: Metrics,
 ): Client {
-  const isNative = typeof native !== "string";
-  const isOxtunnel = invitation.protocol === "oxtunnel";
   const privateKey = keyFromText(invitation.privateKey)!;
   const { priorities, rules, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair } = wishes;
-  const suite = suiteOf(native, { forged: DROP.forged });
-  const { primitives, makeAead } = suite.crypto;
-  useBlake2s(suite.blake2s);
   const inner = (isIpv6: boolean) =>
     invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
   const client = new Client({
     arena,
     metrics,
-    primitives,
-    makeAead,
-    ...(isOxtunnel ? oxtunnelOptions(suite, wishes) : {}),
+    ...kernels,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,
     privateKey,
@@ -254,9 +279,19 @@ function makeClient(
   return client;
 }
 
+/** A port with a door for each interface, of which none has a door yet. */
+function openDoors(
+  native: Native,
+  metrics: Metrics,
+  onFailing: (door: number, isFailing: boolean) => void,
+): MultiPort {
+  const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
+  return onAnyAddress((host) => new MultiPort({ native, host, onRefused, onFailing }));
+}
+
 /** Bound to no address and a port of the system's choice. */
 function openPort(native: Native | string, arena: Arena, metrics: Metrics): Port {
-  const open = (host: string): Port =>
+  return onAnyAddress((host): Port =>
     typeof native === "string"
       ? new UdpPort({ host, port: 0, arena, onDrop: (reason) => metrics.drop(DROP[reason]) })
       : new MmsgPort({
@@ -264,7 +299,11 @@ function openPort(native: Native | string, arena: Arena, metrics: Metrics): Port
         host,
         port: 0,
         onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
-      });
+      })
+  );
+}
+
+function onAnyAddress<Opened>(open: (host: string) => Opened): Opened {
   try {
     return open("::");
   } catch {

@@ -5,9 +5,10 @@
  */
 import process from "node:process";
 import { formatEndpoint } from "../../config.ts";
-import type { LinkStatus } from "../view.ts";
+import type { LinkPath, LinkStatus } from "../view.ts";
 import type { LinkPlane, PlaneState } from "./plane.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
+import type { Doors } from "./doors.ts";
 import type { LinkFallback } from "./fallback.ts";
 import { type Counts, meanHeaders, shares } from "./counts.ts";
 import type { Servers } from "../servers.ts";
@@ -33,6 +34,8 @@ export interface LinkOptions {
   fallback?: LinkFallback;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
+  /** What says which interfaces lead to the relay, where there are to be several paths. */
+  doors?: Doors;
   /** Somebody looks at the figures, so they are to be fresh while nothing flows too. */
   isWatched: boolean;
   say: (message: string) => void;
@@ -66,6 +69,9 @@ export class Link {
   readonly #counts: Counts[] = [];
   #innerMtu = 0;
   #isNarrow = false;
+  #failingDoors: number[] = [];
+  /** Times that packets left each path, by its number. */
+  readonly #failovers = new Map<number, number>();
 
   /** Begins to connect. */
   constructor(options: LinkOptions) {
@@ -77,6 +83,11 @@ export class Link {
   /** Why the fallback over TLS is of no use, as a sentence; undefined without a fallback, empty when it is. */
   get fallbackFailure(): string | undefined {
     return this.#o.fallback?.failure;
+  }
+
+  /** Why the relay refused the last handshake (REFUSED_*), until the next one begins. */
+  get refused(): number | undefined {
+    return this.#plane?.refused;
   }
 
   get servers(): Servers {
@@ -127,6 +138,12 @@ export class Link {
     });
     if (this.#counts.length > WINDOW_REPORTS + 1) this.#counts.shift();
     const found = shares(this.#counts);
+    const plan = this.#o.doors?.plan ?? [];
+    const paths = relay.paths?.map((path) => ({
+      ...path,
+      device: plan.find(({ door }) => door === path.door)?.device,
+    }));
+    this.#tellFailovers(paths ?? []);
     return {
       server: formatEndpoint(servers.endpoint),
       address: servers.address,
@@ -151,6 +168,7 @@ export class Link {
       latency,
       headers: meanHeaders(headers),
       cpuShare: found.cpuShare,
+      ...(paths === undefined ? {} : { paths }),
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
       repaired: this.#plane!.repaired,
@@ -182,8 +200,12 @@ export class Link {
   /** Goes on after a change of network, and tries again, or elsewhere, when it is time to. */
   #care(nowMs: number): void {
     const isWell = this.#state === "connected";
+    if (isWell) this.#lookAtDoors();
     const networks = networksBut(this.#o.ownDevice);
-    if (networks !== this.#networks) {
+    if (networks !== this.#networks && this.#hasDoors) {
+      // Each door follows its own interface.
+      this.#networks = networks;
+    } else if (networks !== this.#networks) {
       this.#networks = networks;
       this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
@@ -207,12 +229,46 @@ export class Link {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
       this.#connect();
       this.#vain++;
-      if (this.#vain === CLOCK_TRIES && this.#state === "connecting") this.#o.say(clockHint(new Date()));
+      const isUnanswered = this.#state === "connecting" && this.#plane?.refused === undefined;
+      if (this.#vain === CLOCK_TRIES && isUnanswered) this.#o.say(clockHint(new Date()));
       // An address that answered before is most likely away for a moment.
       const isVain = !this.#hasAnswered || this.#vain % ANSWERED_TRIES === 0;
       this.#change(() => this.#o.servers.follow(isVain));
     }
     this.#change(() => this.#o.servers.round(!isWell, nowMs));
+  }
+
+  /** Says which path packets left since the last report, and which they take now. */
+  #tellFailovers(paths: readonly LinkPath[]): void {
+    const nameOf = ({ device, number }: LinkPath) => device ?? `path ${number}`;
+    const now = paths.find(({ uses }) => uses.includes("games"));
+    for (const path of paths) {
+      const before = this.#failovers.get(path.number) ?? 0;
+      this.#failovers.set(path.number, path.failovers);
+      if (path.failovers > before && now !== undefined && now !== path) {
+        this.#o.say(`${nameOf(path)} does not answer; packets go by ${nameOf(now)}.`);
+      }
+    }
+    if (paths.length === 0) this.#failovers.clear();
+  }
+
+  /** Whether paths lead through interfaces of their own now. */
+  get #hasDoors(): boolean {
+    return (this.#o.doors?.plan.length ?? 0) > 1;
+  }
+
+  #lookAtDoors(): void {
+    const { doors, plane, servers, say } = this.#o;
+    if (doors === undefined) return;
+    const plan = doors.look(servers.address, 1000 * performance.now());
+    // With one interface the system's choice is as good, and follows the networks by itself.
+    if (plan !== undefined) plane.setDoors(plan.length > 1 ? plan : []);
+    const failing = this.#plane!.failingDoors;
+    for (const { door, device } of doors.plan) {
+      const isNew = failing.includes(door) && !this.#failingDoors.includes(door);
+      if (isNew) say(`${device} takes no packets now; its path waits until it does.`);
+    }
+    this.#failingDoors = failing;
   }
 
   get #udp(): { address: string; port: number } {
@@ -223,6 +279,9 @@ export class Link {
   #connect(): void {
     this.#triedMs = performance.now();
     this.#tried.add(this.#o.servers.address);
+    // A new session begins where the system sends it, and learns of the other ways then.
+    if (this.#hasDoors) this.#o.plane.setDoors([]);
+    this.#o.doors?.forget();
     const { address, port } = this.#o.fallback?.target ?? this.#udp;
     this.#o.plane.connect(address, port);
   }

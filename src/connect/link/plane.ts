@@ -8,6 +8,8 @@ import type { ClassCount } from "../../metrics.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
+import type { HeaderMethod } from "../../wire/parameters.ts";
+import type { DoorPlan, PathWishes } from "./doors.ts";
 import type { ElidedHeaders, InnerTotals } from "./counts.ts";
 
 /** Mailboxes of the fallback over TLS: of the client's one plane, and of the thread that serves the connection. */
@@ -16,6 +18,8 @@ export const PLANE_MAILBOX = 0, STREAMS_MAILBOX = 1;
 /** How the relay is seen from a plane. */
 export interface PlaneState {
   relay: PeerSnapshot;
+  /** Why the relay refused the last handshake (REFUSED_*), until the next one begins. */
+  refused?: number;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
   /** How the present OxTunnel session fares. */
@@ -38,6 +42,8 @@ export interface PlaneState {
   applications: Record<string, number>;
   /** How long packets took in this process in the last half minute. */
   latency: LatencyFigures;
+  /** Doors whose interfaces take nothing now. */
+  failingDoors: number[];
   /** Packets to the relay that went without the headers that it knows, so far. */
   headers: ElidedHeaders;
 }
@@ -50,6 +56,8 @@ export interface LinkPlane {
   reach(address: string, port: number): void;
   /** This host has another address or network: an OxTunnel session goes on there. */
   moved(): void;
+  /** The interfaces of this host that lead to the relay, from now on; none for the system's choice. */
+  setDoors(doors: readonly DoorPlan[]): void;
   /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
   hint(flows: HintedFlows, trafficClass: number | undefined): void;
   /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
@@ -64,8 +72,8 @@ export interface PlaneWishes {
   /** What flows are, by rules without programs, at this end. */
   rules: ClassRule[];
   compression: boolean;
-  /** Whether headers that the relay knows are left out. */
-  headers: boolean;
+  /** How headers of packets are made small, best first; empty where they are not. */
+  headers: readonly HeaderMethod[];
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
   /** Whether the thread that moves packets goes before ordinary programs while it is light, where the system allows it. */
@@ -75,6 +83,8 @@ export interface PlaneWishes {
   downBytesPerS?: number;
   /** What finds the rate of the way up. */
   congestionAlgorithm: Config["congestionAlgorithm"];
+  /** Several paths at once; undefined for the one that the system chooses. */
+  paths?: PathWishes;
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }

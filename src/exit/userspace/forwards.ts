@@ -7,7 +7,7 @@ import { bindReason, placeOf, type PortForward, type RefusedForward } from "../f
 
 /** Opens and closes ports of one protocol. */
 export interface ForwardDoor {
-  /** In place of what had the port here. Returns 0 or an errno. */
+  /** In place of the forward that had the port here, and of nobody's connection. Returns 0 or an errno. */
   open(forward: PortForward): number;
   close(forward: PortForward): void;
 }

@@ -125,7 +125,7 @@ export class UdpFlows {
     this.#native.ox_flows_forget(this.#handle, mappedBytes(address), bits);
   }
 
-  /** Has strangers reach an inner address and port by a port of the host. Returns 0 or an errno. */
+  /** As udp_nat.ts has it. */
   pin({ address, port, outer }: PortForward): number {
     return -this.#native.ox_flows_pin(this.#handle, mappedBytes(parseAddress(address)!), port, outer);
   }

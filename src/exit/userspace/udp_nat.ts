@@ -156,27 +156,34 @@ export class UdpNat {
     return flow;
   }
 
-  /** Has strangers reach an inner address and port by a port of the host. Returns 0 or an errno. */
+  /**
+   * Has strangers reach an inner address and port by a port of the host. Returns 0 or an errno: EADDRINUSE for a port that is a
+   * program's or, by chance, another address's flow's; the flows are as before then.
+   */
   pin({ address, port, outer }: PortForward): number {
     const key = `${address} ${port}`;
     const present = this.#flows.get(key);
     if (present?.pinned === outer) return 0;
-    if (present) this.#end(present);
+    const inner = parseAddress(address)!;
     const hasPort = ({ socket, inner }: Flow) =>
       (socket.addr as Deno.NetAddr).port === outer && isIpv4(inner) !== isV6(address);
-    const other = this.#flows.values().find(hasPort);
-    if (other) {
+    const holder = this.#flows.values().find(hasPort);
+    if (holder) {
+      // Strangers know who is behind it, and whoever asks for a port must not become them.
+      const isOwn = holder.inner.every((word, i) => word === inner[i]);
+      if (holder.pinned === undefined && !isOwn) return EADDRINUSE;
+      if (present && present !== holder) this.#end(present);
       // Its socket changes hands: one that is closed keeps its port for a moment.
-      this.#disown(other);
-      Object.assign(other, { key, owner: "", inner: parseAddress(address)!, port, pinned: outer });
-      other.usedLoopback = false;
-      this.#flows.set(key, other);
+      this.#disown(holder);
+      Object.assign(holder, { key, owner: "", inner, port, pinned: outer, usedLoopback: false });
+      this.#flows.set(key, holder);
       return 0;
     }
     try {
       const hostname = anyAddress(isV6(address) ? 6 : 4);
       const socket = Deno.listenDatagram({ transport: "udp", hostname, port: outer });
-      this.#insert({ key, owner: "", socket, inner: parseAddress(address)!, port, lastSentUs: 0 }, outer);
+      if (present) this.#end(present);
+      this.#insert({ key, owner: "", socket, inner, port, lastSentUs: 0 }, outer);
       return 0;
     } catch (error) {
       if (error instanceof Deno.errors.AddrInUse) return EADDRINUSE;

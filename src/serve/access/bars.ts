@@ -80,6 +80,14 @@ export class BarredPool {
     });
   }
 
+  /** Those that may not connect, and why. */
+  get keptOut(): { name: string; reason: BarReason }[] {
+    return this.#records.flatMap(({ name, publicKey }) => {
+      const reason = this.#bars.get(publicKey);
+      return reason === undefined ? [] : [{ name, reason }];
+    });
+  }
+
   barOf(publicKey: string): BarReason | undefined {
     return this.#bars.get(publicKey);
   }

@@ -45,6 +45,7 @@ type Served = Pick<
   AdminDeps,
   | "peers"
   | "peerCount"
+  | "keptOut"
   | "applications"
   | "addPeer"
   | "changePeer"
@@ -119,6 +120,7 @@ export class Access {
     return {
       peers: (maxAgeMs) => this.#rows(maxAgeMs),
       peerCount: () => this.#bars.peers.length,
+      keptOut: () => this.#bars.keptOut,
       applications: (maxAgeMs) => this.#o.pool.applications(maxAgeMs),
       addPeer: (peer) => this.#add(peer),
       changePeer: (name, change) => this.#change(name, change),

@@ -3,11 +3,15 @@
  * parts that both protocols share. Invariant: a session knows the shared parts through this class alone, and this class
  * knows no session.
  */
+import { CLASS_GAME, CLASS_VOICE } from "../../control/traffic_class.ts";
 import { freshBytes } from "../noise.ts";
 import type { Outbox } from "../outbox.ts";
 import type { Shared } from "../shared.ts";
 import type { Timers } from "../timers.ts";
 import type { TicketKeys } from "./tickets.ts";
+
+/** Paths of all sessions beside their first: each has some kilobytes, and rows for its ids. */
+const FURTHER_PATHS_MAX = 1024;
 
 /** The session that `forget` ends. */
 interface Ending {
@@ -23,6 +27,12 @@ export class OxHost {
   readonly tickets: TicketKeys | undefined;
   /** Whether sessions go to where the other end's datagrams come from; a client decides for itself. */
   followsPeers = true;
+  /** This host's doors to the outside besides its first, by number, and whether what goes there costs (PROTOCOL §17). */
+  readonly doors = new Map<number, boolean>();
+  /** Classes whose packets go on a second path too, bit c for CLASS_* c, where the other end does not say. */
+  copiedClasses = 1 << CLASS_GAME | 1 << CLASS_VOICE;
+  /** Further paths that all sessions together may still have. */
+  furtherPathsLeft = FURTHER_PATHS_MAX;
   readonly #outbox: Outbox;
 
   constructor(shared: Shared, outbox: Outbox, tickets: TicketKeys | undefined) {

@@ -14,6 +14,7 @@ import type { EarlyData, Protocol, Shared } from "../shared.ts";
 import { OXTUNNEL } from "../table.ts";
 import { OxHost } from "./host.ts";
 import { Negotiation, type NegotiationParts, type OxtunnelOptions } from "./negotiation.ts";
+import type { FurtherPath } from "./further_path.ts";
 import type { OxSession } from "./session.ts";
 import { OxSessions } from "./sessions.ts";
 import { TicketKeys } from "./tickets.ts";
@@ -25,7 +26,7 @@ export type { OxtunnelOptions } from "./negotiation.ts";
 const AWAITED_US = 1_000_000;
 
 export class Oxtunnel implements Protocol {
-  readonly sessions: OxSessions<OxSession>;
+  readonly sessions: OxSessions<OxSession, FurtherPath>;
   /** Undefined for an end that gives no tickets. */
   readonly tickets: TicketKeys | undefined;
   readonly #host: OxHost;
@@ -151,6 +152,29 @@ export class Oxtunnel implements Protocol {
   /** This host's own address changed: the peer's session goes on under another id, with a challenge. */
   moved(id: number): void {
     this.sessions.currentOf(id)?.paths.moved();
+  }
+
+  /** This host has one more door: the peer's session, and later ones, have a path through it. */
+  addDoor(id: number, door: number, isMetered: boolean, nowUs: number): void {
+    this.#host.doors.set(door, isMetered);
+    this.sessions.currentOf(id)?.pathSet?.openThrough(door, isMetered, nowUs);
+  }
+
+  /** Whether what goes through the door costs, from now on, without asking the way there anew; door 0 is the first path's. */
+  price(id: number, door: number, isMetered: boolean): void {
+    if (this.#host.doors.has(door)) this.#host.doors.set(door, isMetered);
+    this.sessions.currentOf(id)?.pathSet?.price(door, isMetered);
+  }
+
+  /** This host no longer has the door. */
+  dropDoor(id: number, door: number): void {
+    this.#host.doors.delete(door);
+    this.sessions.currentOf(id)?.pathSet?.closeThrough(door);
+  }
+
+  /** Which classes go on a second path too, bit c for CLASS_* c, here and as this end asks the other. */
+  copy(classes: number): void {
+    this.#host.copiedClasses = classes;
   }
 
   /** The peer's address was set by hand: a session whose packets can be read on the way ends. */

@@ -1,8 +1,7 @@
 /**
  * OxTunnel's handshake messages between peers (PROTOCOL §10, §11), negotiation above all, beside what both protocols
- * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated,
- * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
- * are sessions.ts's.
+ * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated, except counters; a
+ * response is never longer than the initiation that it is written over. Sessions that came of it are sessions.ts's.
  * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
  */
 import type { DatagramAead } from "../../codec/kernels.ts";
@@ -24,12 +23,14 @@ import {
   FEATURE_EARLY_DATA_TAKEN,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
+  type HeaderMethod,
   type Parameters,
   readParameters,
   REFUSED_AEAD,
   REFUSED_CRITICAL,
   REFUSED_FULL,
   REFUSED_PROBE,
+  withOneMethod,
   writeParameters,
 } from "../../wire/parameters.ts";
 import { mappedBytes } from "../../wire/address.ts";
@@ -40,6 +41,7 @@ import type { Epochs } from "../epochs.ts";
 import type { HandshakeGate } from "../handshake_gate.ts";
 import type { HandshakeState, OpenedInitiation } from "../noise.ts";
 import { freshBytes, wipeHandshake } from "../noise.ts";
+import { answerBarred } from "./barred.ts";
 import {
   consumeOxResponse,
   createOxInitiation,
@@ -53,8 +55,7 @@ import {
 } from "./handshake.ts";
 import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
-import { OxSession } from "./session.ts";
-import type { OxSessions } from "./sessions.ts";
+import { OxSession, type Sessions } from "./session.ts";
 import type { Rates } from "../../rate/pool.ts";
 import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
@@ -85,6 +86,8 @@ export interface OxtunnelOptions {
   rates: Rates | undefined;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have; absent to offer none. */
   headerContexts: number | undefined;
+  /** How headers are made small, best first: the responder takes the first that the initiator offers. */
+  headerMethods: readonly HeaderMethod[];
   /** The rate that this end asks the peer not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
   receiveKbitS: (peer: Peer) => number;
   /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */
@@ -121,7 +124,7 @@ export class Negotiation {
   readonly #trusted: TrustedLinks;
   readonly #tickets: TicketKeys | undefined;
   readonly #host: OxHost;
-  readonly #sessions: OxSessions<OxSession>;
+  readonly #sessions: Sessions;
   /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
   readonly #pendingSpares = new Map<number, number[]>();
   /** As long as what fits an initiation, and so a response. */
@@ -132,7 +135,7 @@ export class Negotiation {
     options: OxtunnelOptions,
     trusted: TrustedLinks,
     host: OxHost,
-    sessions: OxSessions<OxSession>,
+    sessions: Sessions,
   ) {
     this.#p = parts;
     this.#s = parts.shared;
@@ -166,6 +169,7 @@ export class Negotiation {
       next[row] = DROP.handshake_failed;
       return;
     }
+    if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;
     const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
@@ -202,7 +206,7 @@ export class Negotiation {
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
-    const features = (said.features ?? 0) & this.#featuresFor(peer.id);
+    const features = withOneMethod((said.features ?? 0) & this.#featuresFor(peer.id), this.#o.headerMethods);
     const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
     const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);
@@ -275,7 +279,7 @@ export class Negotiation {
     const row = plaintext ? burst.grow(plaintext.length, TO_UNFRAME) : -1;
     if (row < 0) return NONE;
     burst.bytes.set(plaintext!, burst.offset[row]);
-    burst.session[row] = session;
+    burst.session[row] = burst.path[row] = session;
     burst.peer[row] = peer.id;
     return row;
   }

@@ -1,6 +1,6 @@
 /**
- * The paths of one OxTunnel session (PROTOCOL §17): the one in use, a row of the table of paths, one that is probed and
- * one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
+ * The addresses of one path of an OxTunnel session (PROTOCOL §17): the one in use, a row of the table of paths, one that is
+ * probed and one that was left a moment ago. A session's further paths begin with none in use. Invariant: data goes to an address only after it has answered a challenge, or
  * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
  * Keeps PROTOCOL R31, R70, R71, R72, R73, R75 and R77.
  */
@@ -24,10 +24,16 @@ export interface PathOwner {
   readonly peer: number;
   readonly aead: number;
   isEnding: boolean;
+  /** The path's row. */
+  readonly path: number;
   readonly size: { halt(): void };
-  readonly sessions: { number(burst: Burst, row: number, connectionId: number): void };
-  /** An id of the other end that no path has seen yet, or NONE. */
+  readonly sessions: { number(burst: Burst, row: number, path: number, connectionId: number): void };
+  /** An id of the other end for the path that no address has seen yet, or NONE. */
   takeRemoteId(): number;
+  /** Nothing can go on here but under other ids than the path has. */
+  onNoId(): void;
+  /** The other end is at the address that was asked. */
+  onMoved(): void;
   onNewPath(): void;
   sizeChanged(): void;
   speak(): void;
@@ -103,7 +109,7 @@ export class OxPaths {
 
   /** The path in use, a row of the table of paths. */
   get #path(): number {
-    return this.#a.shared.table.path[this.#session.row];
+    return this.#session.path;
   }
 
   /**
@@ -125,11 +131,12 @@ export class OxPaths {
     const { table, paths, peers } = this.#a.shared;
     const { row: session, peer } = this.#session;
     burst.session[row] = session;
+    burst.path[row] = this.#path;
     burst.peer[row] = peer;
     paths.direct(burst, row, this.#path);
     peers.bytesSent[peer] += burst.length[row];
     this.#earlyBytesLeft -= SHORT_HEADER_MAX_BYTES + burst.length[row] + OX_TAG_BYTES;
-    this.#session.sessions.number(burst, row, table.remoteIndex[session]);
+    this.#session.sessions.number(burst, row, this.#path, table.remoteIndex[session]);
   }
 
   /** Ends the bound on early answers: a packet has proven that the initiation's source address receives packets. */
@@ -144,7 +151,7 @@ export class OxPaths {
     if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
       this.#isProbing = false;
       this.#use(this.#left);
-      this.#a.shared.table.remoteIndex[this.#session.row] = this.#leftId;
+      this.#a.shared.table.remoteIndex[this.#path] = this.#leftId;
       this.#leftUntilUs = -Infinity;
       this.#session.onNewPath();
       return;
@@ -157,11 +164,11 @@ export class OxPaths {
 
   /**
    * Asks whether the other end answers at an address that this end was told of by whom it trusts; when it does, the
-   * session goes on there. False without an unused id, when only a new session may.
+   * session goes on there. False without an unused id, when only a new session may. @param local this end's address to ask from.
    */
-  probe(address: Uint32Array, port: number, nowUs: number): boolean {
+  probe(address: Uint32Array, port: number, nowUs: number, local = NO_LOCAL): boolean {
     if (this.#isProbing && this.#probed.is(address, 0, port)) return true;
-    if (!this.#beginProbe(address, NO_LOCAL, 0, port, nowUs)) return false;
+    if (!this.#beginProbe(address, local, 0, port, nowUs)) return false;
     this.#received = Infinity; // it is no stranger's
     return true;
   }
@@ -181,10 +188,16 @@ export class OxPaths {
     return true;
   }
 
+  /** Asks no more: what was asked from one network must not be asked under the same id from another. */
+  abandon(): void {
+    this.#isProbing = this.#isChallengeDue = false;
+    this.#probedId = NONE;
+  }
+
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
     const { table, paths, random } = this.#a.shared;
-    const { peer, row, aead } = this.#session;
+    const { peer, aead } = this.#session;
     if (aead === AEAD_AES_256_GMAC) {
       // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
       this.#a.forget(this.#session);
@@ -192,17 +205,16 @@ export class OxPaths {
       return;
     }
     // Asked from the network that was left, under an id that was seen there: an answer would lead back to it.
-    this.#isProbing = this.#isChallengeDue = false;
-    this.#probedId = NONE;
+    this.abandon();
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
-      // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
+      // Without an id that the old network has not seen, only a new session may speak there (PROTOCOL R73).
       this.#session.size.halt();
       this.#session.sizeChanged();
-      this.#a.initiate(peer);
+      this.#session.onNoId();
       return;
     }
-    table.remoteIndex[row] = id;
+    table.remoteIndex[this.#path] = id;
     paths.clearLocal(this.#path);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;
@@ -239,10 +251,10 @@ export class OxPaths {
     this.#isProbing = this.#isChallengeDue = false;
     this.#leave(nowUs);
     this.#use(this.#probed);
-    this.#a.shared.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#a.shared.table.remoteIndex[this.#path] = this.#probedId;
     this.#probedId = NONE;
     this.#session.onNewPath();
-    this.#a.noteRoaming(this.#session.peer);
+    this.#session.onMoved();
   }
 
   handleTimeout(nowUs: number): void {
@@ -283,7 +295,7 @@ export class OxPaths {
   /** One datagram to an address that may not be the one in use. */
   #say(burst: Burst, to: Endpoint, kind: number, words: Uint32Array): boolean {
     const { table, paths } = this.#a.shared;
-    const { row: session, peer } = this.#session;
+    const { row: session, peer, path } = this.#session;
     const isProbed = this.#isProbing && to.is(this.#probed.address, 0, this.#probed.port);
     const isInUse = paths.is(this.#path, to.address, 0, to.port);
     // To an address that is neither, nothing may go; to a probed one, three times what came from it.
@@ -293,11 +305,12 @@ export class OxPaths {
     if (row < 0) return false;
     burst.length[row] = writePath(burst.view, burst.offset[row], kind, words[0], words[1]);
     burst.session[row] = session;
+    burst.path[row] = path;
     burst.peer[row] = peer;
     burst.address.set(to.address, 4 * row);
     burst.local.set(to.local, 4 * row);
     burst.port[row] = to.port;
-    this.#session.sessions.number(burst, row, isProbed ? this.#probedId : table.remoteIndex[session]);
+    this.#session.sessions.number(burst, row, path, isProbed ? this.#probedId : table.remoteIndex[path]);
     if (isProbed) this.#sent += PATH_DATAGRAM_BYTES;
     return true;
   }
@@ -306,7 +319,7 @@ export class OxPaths {
   #leave(nowUs: number): void {
     const { table, limits } = this.#a.shared;
     this.#left.take(this.#a.shared.paths, this.#path);
-    this.#leftId = table.remoteIndex[this.#session.row];
+    this.#leftId = table.remoteIndex[this.#path];
     this.#leftUntilUs = nowUs + limits.graceUs;
   }
 

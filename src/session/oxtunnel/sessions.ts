@@ -1,9 +1,10 @@
 // Hot path.
 /**
- * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
- * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. Control frames are
+ * OxTunnel's sessions and their paths as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12
+ * to §17). A path's row is that of its first id, and so the first path's the session's own. Long because it has every column that
+ * data touches, and what each datagram does to them. Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. Control frames are
  * session/oxtunnel/session.ts's, one object a session.
- * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
+ * Keeps PROTOCOL R25, R39, R43, R44, R61, R74, R77 and R109.
  */
 import type { ContextBudget } from "../../codec/headers/expander.ts";
 import type { Rates } from "../../rate/pool.ts";
@@ -17,6 +18,7 @@ import {
   counterBytes,
   DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
+  PATH_SHIFT,
   readConnectionId,
   RESERVED_FLAGS_MARKED,
   RESERVED_FLAGS_PLAIN,
@@ -24,7 +26,7 @@ import {
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
 import { Report } from "../../wire/report.ts";
-import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
+import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305, FEATURE_MULTIPATH } from "../../wire/parameters.ts";
 import { DROP } from "../../metrics.ts";
 import type { SessionRepair } from "../../repair/session_repair.ts";
 import type { Outbox } from "../outbox.ts";
@@ -35,6 +37,8 @@ import type { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
+/** In the column `phase`, below the path's number. */
+const KEY_PHASE = 1;
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
 /** Datagrams after which a report is due at once (PROTOCOL §14). */
@@ -47,48 +51,60 @@ const CONGESTION_EXPERIENCED = 3;
 const LIMIT_MARGIN = 1024;
 // Per epoch: datagrams that are sealed at most, and failed openings after which its keys are overwritten (PROTOCOL §15).
 const SEALED_MAX_AES = 2 ** 28;
+/** Of each path where there may be several; and after how many the next epoch is asked for there. */
+const SEALED_MAX_AES_EACH = 2 ** 25, REKEY_EACH = 2 ** 24;
 /** Some 10 ms of work at worst, as ML-KEM is in TypeScript. */
 const EXCHANGES_PER_BURST = 8;
 const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
 const ECN_MARKS = 4;
 
-/** What the columns' verbs ask of the rest of a session, one object each. */
-export interface SessionVerbs {
-  readonly aead: number;
+/** What the columns' verbs ask of the rest of a path: of the session's first, the session itself. */
+export interface PathVerbs {
   readonly paths: {
     onNewAddress(burst: Burst, row: number, nowUs: number): void;
     moved(): void;
-    probe(address: Uint32Array, port: number, nowUs: number): boolean;
+    probe(address: Uint32Array, port: number, nowUs: number, local?: Uint32Array): boolean;
+  };
+  readonly size: PathSize;
+  readonly repair: SessionRepair | undefined;
+  readonly reportIntervalUs: number;
+  readonly pingIntervalUs: number;
+  isReportDue: boolean;
+  speak(): void;
+  /** The other end has begun to use the id whose row this is. */
+  onIdUsed(row: number): void;
+  onSilence(times: number): void;
+  sizeChanged(): void;
+  prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void;
+}
+
+/** What the columns' verbs ask of the rest of a session, one object each. */
+export interface SessionVerbs extends PathVerbs {
+  readonly aead: number;
+  readonly features: number;
+  readonly paths: PathVerbs["paths"] & {
     mayAnswerEarly(bytes: number): boolean;
     answerEarly(burst: Burst, row: number): void;
   };
-  readonly size: PathSize;
-  readonly repair: Pick<SessionRepair, "datagramReceived" | "isAsking"> | undefined;
-  readonly reportIntervalUs: number;
-  readonly pingIntervalUs: number;
   readonly dueUs: number;
   readonly isNew: boolean;
   readonly isClosing: boolean;
   readonly isSilent: boolean;
-  isReportDue: boolean;
+  /** Rows of the session's further paths. */
+  readonly furtherPaths: readonly number[];
   isEnding: boolean;
-  speak(): void;
   ping(): void;
   opened(nowUs: number): void;
   takeEndpoint(nowUs: number): void;
   confirmEpoch(nowUs: number): void;
   renew(nowUs: number): void;
-  readonly ids: { onUsed(row: number): void };
-  onSilence(times: number): void;
-  sizeChanged(): void;
-  prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void;
   close(reason: number, retryAfterS: number, nowUs: number): void;
   pollTransmit(burst: Burst, nowUs: number): boolean;
   handleTimeout(nowUs: number): void;
   wipe(): void;
 }
 
-export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
+export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends PathVerbs = PathVerbs> {
   readonly datagramAead: DatagramAead;
   /** Phase of the epoch that this end sends under. */
   readonly sendPhase: Uint8Array;
@@ -115,8 +131,9 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly usedId: Uint32Array;
   /** RESERVED_FLAGS_* of each session. */
   readonly reservedFlags: Uint8Array;
-  /** The rest of each session, by its row. */
+  /** The rest of each session, by its row; and of each path, by its own. */
   readonly of: (Session | undefined)[] = [];
+  readonly onPath: (Session | Way | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
   /** What datagrams read of their session's row here. */
@@ -135,7 +152,6 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly headerBudget: ContextBudget | undefined;
   readonly #s: Shared;
   // Columns of the tables of sessions and paths that each packet reads.
-  readonly #pathOf: Uint32Array;
   readonly #datagramBytes: Uint16Array;
   readonly #acknowledged: Float64Array;
   readonly #searchAtUs: Float64Array;
@@ -155,7 +171,6 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     headerBudget: ContextBudget | undefined,
   ) {
     this.#s = shared;
-    this.#pathOf = shared.table.path;
     this.#datagramBytes = shared.paths.datagramBytes;
     this.#acknowledged = shared.paths.acknowledged;
     this.#searchAtUs = shared.paths.searchAtUs;
@@ -203,21 +218,34 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: Session, nowUs: number): void {
     this.of[session] = rest;
-    this.#s.paths.begin(this.#s.table.path[session], this.#s.table.peer[session]);
+    this.#s.paths.begin(session, this.#s.table.peer[session]);
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
     this.reservedFlags[session] = rest.repair?.isAsking ? RESERVED_FLAGS_MARKED : RESERVED_FLAGS_PLAIN;
     this.hints.begin(session);
     this.awaitedPhase[session] = NO_PHASE;
-    this.arrivedUs[session] = nowUs;
-    this.reportAtUs[session] = Infinity;
-    this.reportedUs[session] = nowUs;
-    this.isPressing[session] = 0;
-    this.#lastCounter[session] = -1;
-    this.unreported[session] = 0;
-    this.pingAtUs[session] = Infinity;
-    this.unanswered[session] = 0;
-    this.usedId[session] = this.#s.table.receiverIndex[session];
+    this.#beginColumns(session, rest, nowUs);
     this.enterEpoch(session, 0, nowUs);
+  }
+
+  /** Sets up the columns of a further path of a session, whose row has just begun: its address is not known yet. */
+  beginPath(path: number, way: Way, nowUs: number): void {
+    const { paths } = this.#s;
+    paths.beginAnew(path);
+    this.#beginColumns(path, way, nowUs);
+    this.#enterEpochOn(path);
+  }
+
+  #beginColumns(path: number, way: Session | Way, nowUs: number): void {
+    this.onPath[path] = way;
+    this.arrivedUs[path] = nowUs;
+    this.reportAtUs[path] = Infinity;
+    this.reportedUs[path] = nowUs;
+    this.isPressing[path] = 0;
+    this.#lastCounter[path] = -1;
+    this.unreported[path] = 0;
+    this.pingAtUs[path] = Infinity;
+    this.unanswered[path] = 0;
+    this.usedId[path] = this.#s.table.receiverIndex[path];
   }
 
   /** Whether the session, being unencrypted, may not use the outer address at `at`, which is in no trusted network. */
@@ -230,90 +258,103 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     const { table, limits } = this.#s;
     this.sendPhase[session] = phase;
     this.failures[session] = 0;
-    this.#epochCounter[session] = table.sendCounter[session];
     this.rekeyAtUs[session] = nowUs + limits.rekeyAfterUs;
-    this.rekeyCounter[session] = table.sendCounter[session] + limits.rekeyAfterDatagrams;
     if (!this.of[session]!.isEnding) {
       table.endsUs[session] = Math.min(
         nowUs + limits.rejectAfterUs,
         table.bornUs[session] + limits.sessionUs,
       );
     }
-    this.#limitSending(session);
+    this.#enterEpochOn(session);
+    const { furtherPaths } = this.of[session]!;
+    for (let i = 0; i < furtherPaths.length; i++) this.#enterEpochOn(furtherPaths[i]);
   }
 
-  /** The largest inner packet that the session's datagrams take now, bytes. Only this function knows the overhead. */
-  innerMtu(session: number): number {
-    return this.#datagramBytes[this.#pathOf[session]] - DATAGRAM_OVERHEAD_BYTES;
+  /** The limits of the session's epoch begin to run on one of its paths. */
+  #enterEpochOn(path: number): void {
+    const { table, limits: { rekeyAfterDatagrams } } = this.#s;
+    const mayBeSeveral = (this.of[table.session[path]]!.features & FEATURE_MULTIPATH) !== 0;
+    this.#epochCounter[path] = table.sendCounter[path];
+    this.rekeyCounter[path] = table.sendCounter[path] +
+      (mayBeSeveral ? Math.min(REKEY_EACH, rekeyAfterDatagrams) : rekeyAfterDatagrams);
+    this.#limitSending(path);
+  }
+
+  /** The largest inner packet that the path's datagrams take now, bytes. Only this function knows the overhead. */
+  innerMtu(path: number): number {
+    return this.#datagramBytes[path] - DATAGRAM_OVERHEAD_BYTES;
   }
 
   /** After a datagram whose plaintext has `plaintextBytes` was numbered: large datagrams show what the path takes. */
-  noteSize(session: number, plaintextBytes: number, nowUs: number): void {
+  noteSize(path: number, plaintextBytes: number, nowUs: number): void {
     if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
-    const rest = this.of[session]!;
-    rest.size.onLarge(this.#s.table.sendCounter[session] - 1, nowUs);
-    if (rest.size.isDue) rest.sizeChanged();
+    const way = this.onPath[path]!;
+    way.size.onLarge(this.#s.table.sendCounter[path] - 1, nowUs);
+    if (way.size.isDue) way.sizeChanged();
   }
 
-  /** Notes that the other end has seen the counter `highest`. */
-  acknowledge(session: number, highest: number): void {
-    const { table, paths } = this.#s, path = table.path[session];
-    if (highest <= paths.acknowledged[path] || highest >= table.sendCounter[session]) return;
-    paths.acknowledged[path] = highest;
-    this.#limitSending(session);
-  }
-
-  /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
-  #limitSending(session: number): void {
-    const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
+  /** Notes that the other end has seen the counter `highest` of the path. */
+  acknowledge(path: number, highest: number): void {
     const { table, paths } = this.#s;
-    table.sendLimit[session] = Math.min(
+    if (highest <= paths.acknowledged[path] || highest >= table.sendCounter[path]) return;
+    paths.acknowledged[path] = highest;
+    this.#limitSending(path);
+  }
+
+  /** The nearest of the limits that forbid a counter of the path (PROTOCOL R41, R42, R61). */
+  #limitSending(path: number): void {
+    const { table, paths } = this.#s, { aead, features } = this.of[table.session[path]]!;
+    const sealed = aead === AEAD_CHACHA20_POLY1305
+      ? COUNTER_LIMIT
+      : (features & FEATURE_MULTIPATH) !== 0
+      ? SEALED_MAX_AES_EACH
+      : SEALED_MAX_AES;
+    table.sendLimit[path] = Math.min(
       COUNTER_LIMIT,
-      paths.acknowledged[table.path[session]] + DISTANCE_LIMIT,
-      this.#epochCounter[session] + sealed,
+      paths.acknowledged[path] + DISTANCE_LIMIT,
+      this.#epochCounter[path] + sealed,
     ) - LIMIT_MARGIN;
   }
 
   /** After the datagram in `row` was authentic and fresh. */
   received(burst: Burst, row: number, nowUs: number): void {
     const { peers, table, paths } = this.#s;
-    const session = burst.session[row], id = burst.peer[row];
+    const session = burst.session[row], path = burst.path[row], id = burst.peer[row];
     if (session === peers.next[id]) {
       this.of[session]!.takeEndpoint(nowUs);
       this.#outbox.confirm(id, nowUs);
     }
-    if (burst.phase[row] === this.awaitedPhase[session]) {
+    if ((burst.phase[row] & KEY_PHASE) === this.awaitedPhase[session]) {
       this.awaitedPhase[session] = NO_PHASE;
       this.of[session]!.confirmEpoch(nowUs);
     }
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
-    this.of[session]!.repair?.datagramReceived(burst, row, nowUs);
-    this.pingAtUs[session] = Infinity;
-    this.unanswered[session] = 0;
-    this.unreported[session]++;
+    this.onPath[path]!.repair?.datagramReceived(burst, row, nowUs);
+    this.pingAtUs[path] = Infinity;
+    this.unanswered[path] = 0;
+    this.unreported[path]++;
     const mark = burst.ecn[row] & 3;
-    paths.ecn[ECN_MARKS * table.path[session] + mark]++;
-    if (mark === CONGESTION_EXPERIENCED || this.unreported[session] >= REPORT_SOON_DATAGRAMS) {
-      this.isPressing[session] = 1;
+    paths.ecn[ECN_MARKS * path + mark]++;
+    if (mark === CONGESTION_EXPERIENCED || this.unreported[path] >= REPORT_SOON_DATAGRAMS) {
+      this.isPressing[path] = 1;
     }
-    if (burst.counter[row] === table.replay.highest[session]) {
-      this.arrivedUs[session] = nowUs;
-      if (burst.counter[row] > this.#lastCounter[session] + 1) this.isPressing[session] = 1;
-      this.#lastCounter[session] = burst.counter[row];
+    if (burst.counter[row] === table.replay.highest[path]) {
+      this.arrivedUs[path] = nowUs;
+      if (burst.counter[row] > this.#lastCounter[path] + 1) this.isPressing[path] = 1;
+      this.#lastCounter[path] = burst.counter[row];
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
-      if (named !== this.usedId[session]) {
-        this.usedId[session] = named;
-        this.of[session]!.ids.onUsed(table.find(named));
+      if (named !== this.usedId[path]) {
+        this.usedId[path] = named;
+        this.onPath[path]!.onIdUsed(table.find(named));
       }
-      if (session === peers.current[id]) this.#follow(burst, row, session, nowUs);
+      if (session === peers.current[id]) this.#follow(burst, row, path, nowUs);
     }
     this.#outbox.traversed(id, nowUs);
   }
 
-  /** Compares where the newest datagram came from with the path in use. */
-  #follow(burst: Burst, row: number, session: number, nowUs: number): void {
+  /** Compares where the path's newest datagram came from with the address in use. */
+  #follow(burst: Burst, row: number, path: number, nowUs: number): void {
     const { address, port, local } = this.#s.paths;
-    const path = this.#s.table.path[session];
     const from = 4 * row, to = 4 * path;
     if (
       burst.port[row] === port[path] && burst.address[from + 3] === address[to + 3] &&
@@ -322,38 +363,38 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     ) {
       for (let i = 0; i < 4; i++) local[to + i] = burst.local[from + i];
     } else {
-      this.of[session]!.paths.onNewAddress(burst, row, nowUs);
+      this.onPath[path]!.paths.onNewAddress(burst, row, nowUs);
     }
   }
 
   /** Notes that something arrived that is to be reported to the other end, sooner after a loss or a congestion mark. */
-  elicited(session: number, id: number, nowUs: number): void {
-    const { reportAtUs, isPressing, of } = this;
-    if (of[session]!.isReportDue) return;
-    const intervalUs = of[session]!.reportIntervalUs;
-    const dueUs = isPressing[session] === 1
-      ? Math.max(nowUs, this.reportedUs[session] + intervalUs)
+  elicited(path: number, id: number, nowUs: number): void {
+    const { reportAtUs, isPressing } = this, way = this.onPath[path]!;
+    if (way.isReportDue) return;
+    const intervalUs = way.reportIntervalUs;
+    const dueUs = isPressing[path] === 1
+      ? Math.max(nowUs, this.reportedUs[path] + intervalUs)
       : nowUs + REPORT_PATIENCE * intervalUs;
-    if (this.unreported[session] >= REPORT_DATAGRAMS) {
-      this.#reportNow(session);
-    } else if (dueUs < reportAtUs[session]) {
-      reportAtUs[session] = dueUs;
+    if (this.unreported[path] >= REPORT_DATAGRAMS) {
+      this.#reportNow(path);
+    } else if (dueUs < reportAtUs[path]) {
+      reportAtUs[path] = dueUs;
       this.#s.timers.hasten(id, dueUs);
     }
   }
 
-  /** After a report was written: nothing waits to be reported. */
-  reported(session: number, nowUs: number): void {
-    this.reportAtUs[session] = Infinity;
-    this.reportedUs[session] = nowUs;
-    this.isPressing[session] = 0;
-    this.unreported[session] = 0;
+  /** After a report about the path was written: nothing waits to be reported. */
+  reported(path: number, nowUs: number): void {
+    this.reportAtUs[path] = Infinity;
+    this.reportedUs[path] = nowUs;
+    this.isPressing[path] = 0;
+    this.unreported[path] = 0;
   }
 
-  #reportNow(session: number): void {
-    this.reportAtUs[session] = Infinity;
-    this.of[session]!.isReportDue = true;
-    this.of[session]!.speak();
+  #reportNow(path: number): void {
+    this.reportAtUs[path] = Infinity;
+    this.onPath[path]!.isReportDue = true;
+    this.onPath[path]!.speak();
   }
 
   /** After a datagram did not open. */
@@ -367,51 +408,56 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   }
 
   /**
-   * Gives the plaintext of `row` its counter and writes the data header in front of it, to the id `connectionId`.
-   * The caller has asked `sendable`.
+   * Gives the plaintext of `row` the path's next counter and writes the data header in front of it, to the id `connectionId`.
+   * The caller has asked `sendable`, or is sure of the path's limit.
    */
-  number(burst: Burst, row: number, connectionId: number): void {
+  number(burst: Burst, row: number, path: number, connectionId: number): void {
     const { table } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
-    const session = burst.session[row];
-    counter[row] = table.sendCounter[session];
-    const bytes = counterBytes(counter[row], this.#acknowledged[this.#pathOf[session]]);
+    const keyPhase = this.sendPhase[burst.session[row]];
+    counter[row] = table.sendCounter[path];
+    const bytes = counterBytes(counter[row], this.#acknowledged[path]);
     if (bytes === 0) {
       next[row] = DROP.no_session;
       return;
     }
-    table.sendCounter[session]++;
-    phase[row] = this.sendPhase[session];
+    table.sendCounter[path]++;
+    phase[row] = keyPhase | table.pathNumber[path] << PATH_SHIFT;
     headerBytes[row] = SHORT_HEADER_MIN_BYTES - 1 + bytes;
     const headerAt = offset[row] - headerBytes[row];
-    writeShortHeader(view, headerAt, phase[row], connectionId, counter[row], bytes);
+    writeShortHeader(view, headerAt, keyPhase, connectionId, counter[row], bytes);
     next[row] = TO_SEAL_DATAGRAM;
   }
 
-  /** After a packet for the peer was numbered on its current session. */
-  sent(id: number, session: number, nowUs: number): void {
-    if (this.pingAtUs[session] === Infinity) {
-      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
-      this.#s.timers.hasten(id, this.pingAtUs[session]);
-    }
+  /** After a packet for the peer was numbered on a path of its current session. */
+  sent(id: number, session: number, path: number, nowUs: number): void {
+    if (this.pingAtUs[path] === Infinity) this.#awaitAnswer(id, path, nowUs);
     this.#outbox.traversed(id, nowUs);
-    if (nowUs >= this.#searchAtUs[this.#pathOf[session]]) {
-      this.of[session]!.size.onUse(nowUs);
-      this.of[session]!.sizeChanged();
+    if (nowUs >= this.#searchAtUs[path]) {
+      this.onPath[path]!.size.onUse(nowUs);
+      this.onPath[path]!.sizeChanged();
     }
-    if (
-      nowUs >= this.rekeyAtUs[session] ||
-      this.#s.table.sendCounter[session] > this.rekeyCounter[session]
-    ) this.of[session]!.renew(nowUs);
+    if (nowUs >= this.rekeyAtUs[session] || this.#s.table.sendCounter[path] > this.rekeyCounter[path]) {
+      this.of[session]!.renew(nowUs);
+    }
   }
 
-  /** Writes a report that is due soon in front of the packet in `row` (PROTOCOL §14). */
-  carryReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
-    const session = burst.session[row];
-    const rest = this.of[session]!;
-    const earlyUs = this.isPressing[session] === 1 ? rest.reportIntervalUs / 2 : rest.reportIntervalUs;
-    if (!rest.isReportDue && nowUs < this.reportAtUs[session] - earlyUs) return;
-    rest.prependReport(burst, row, mtu, nowUs);
+  #awaitAnswer(id: number, path: number, nowUs: number): void {
+    this.pingAtUs[path] = nowUs + this.onPath[path]!.pingIntervalUs;
+    this.#s.timers.hasten(id, this.pingAtUs[path]);
+  }
+
+  /** Has silence counted on a path that is asked for its own sake. */
+  expectAnswer(path: number, nowUs: number): void {
+    if (this.pingAtUs[path] === Infinity) this.#awaitAnswer(this.#s.table.peer[path], path, nowUs);
+  }
+
+  /** Writes a report about the path that is due soon in front of the packet in `row`, which takes it (PROTOCOL §14). */
+  carryReport(burst: Burst, row: number, path: number, mtu: number, nowUs: number): void {
+    const way = this.onPath[path]!;
+    const earlyUs = this.isPressing[path] === 1 ? way.reportIntervalUs / 2 : way.reportIntervalUs;
+    if (!way.isReportDue && nowUs < this.reportAtUs[path] - earlyUs) return;
+    way.prependReport(burst, row, mtu, nowUs);
   }
 
   /** Has a ping sent to the other end. */
@@ -438,17 +484,27 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
 
   /** The session's next deadline, or Infinity. */
   dueUs(session: number): number {
-    return Math.min(this.reportAtUs[session], this.pingAtUs[session], this.of[session]!.dueUs);
+    return Math.min(this.pathDueUs(session), this.of[session]!.dueUs);
+  }
+
+  /** When the columns of a path have something due, or Infinity. */
+  pathDueUs(path: number): number {
+    return Math.min(this.reportAtUs[path], this.pingAtUs[path]);
   }
 
   handleTimeout(session: number, nowUs: number): void {
-    if (this.pingAtUs[session] <= nowUs) {
-      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
-      if (this.unanswered[session] < 255) this.unanswered[session]++;
-      this.of[session]!.onSilence(this.unanswered[session]);
-    }
-    if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
+    this.handlePathTimeout(session, nowUs);
     this.of[session]!.handleTimeout(nowUs);
+  }
+
+  handlePathTimeout(path: number, nowUs: number): void {
+    const way = this.onPath[path]!;
+    if (this.pingAtUs[path] <= nowUs) {
+      this.pingAtUs[path] = nowUs + way.pingIntervalUs;
+      if (this.unanswered[path] < 255) this.unanswered[path]++;
+      way.onSilence(this.unanswered[path]);
+    }
+    if (this.reportAtUs[path] <= nowUs) this.#reportNow(path);
   }
 
   /** The session is replaced: it opens for a grace period more, and then its keys are overwritten (PROTOCOL §10). */
@@ -465,10 +521,15 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     return session === NONE ? undefined : this.of[session];
   }
 
+  /** A further path of a session has ended. */
+  endPath(path: number): void {
+    this.onPath[path] = undefined;
+  }
+
   /** Wipes the session's secrets and memory outside of its row, and frees the rows of its spare ids. */
   end(session: number): void {
     this.of[session]!.wipe();
     this.hints.end(session);
-    this.of[session] = undefined;
+    this.of[session] = this.onPath[session] = undefined;
   }
 }

@@ -43,7 +43,7 @@ function readStaticIp(reader: ByteReader, ip: TcpIp): boolean {
   reader.copyTo(ip.addresses, 0, 32);
   const extensions: Extension[] = [];
   for (let type = ip.next; isExtension(type) && !reader.failed;) {
-    if (extensions.length === MAX_EXTENSIONS) return false;
+    if (!ip.mayHaveLists || extensions.length === MAX_EXTENSIONS) return false;
     const next = reader.u8();
     const length = reader.u8();
     const octets = new Uint8Array((length + 1) * 8);

@@ -50,6 +50,7 @@ export class TcpCompressor {
   #isFirst = true;
   #isConfirmed = false;
   #msn = 0;
+  #packet = 0;
 
   constructor(repeats: number, windowLength: number) {
     this.#repeats = repeats;
@@ -68,7 +69,17 @@ export class TcpCompressor {
     return this.#msn;
   }
 
-  /** Writes the packet with its id. `state` is what `parseTcp` read, whose payload begins at `payloadAt`. */
+  /** The number of the last packet, for `acknowledgePacket`. */
+  get packet(): number {
+    return this.#packet;
+  }
+
+  /** Packets since the newest acknowledged one, as far as the window reaches. */
+  get unacknowledged(): number {
+    return this.#sequences.length;
+  }
+
+  /** Writes the packet with its id: what `compressHeaders` writes, and the payload. */
   compress(
     packet: Uint8Array,
     state: TcpState,
@@ -77,6 +88,20 @@ export class TcpCompressor {
     isLarge: boolean,
     writer: ByteWriter,
   ): void {
+    this.compressHeaders(packet, state, payloadAt, cid, isLarge, writer);
+    writer.copy(packet, payloadAt, packet.length);
+  }
+
+  /** Writes what stands for the headers, with the id. `state` is what `parseTcp` read, whose payload begins at `payloadAt`. */
+  compressHeaders(
+    packet: Uint8Array,
+    state: TcpState,
+    payloadAt: number,
+    cid: number,
+    isLarge: boolean,
+    writer: ByteWriter,
+  ): void {
+    this.#packet++;
     state.msn = this.#msn = (this.#msn + 1) & 0xffff;
     for (let i = 0; i < state.ipCount; i++) this.#behave(state.ips[i], i, i === state.ipCount - 1);
     const marks = state.ecn | state.reserved |
@@ -97,27 +122,34 @@ export class TcpCompressor {
       writeIrregularHeaders(writer, state);
       state.options.writeIrregular(writer, state.acknowledgment, bits, echoBits);
     }
-    writer.copy(packet, payloadAt, packet.length);
     this.#remember(state);
   }
 
+  /** The other end has got the newest packet with the master sequence number. */
   acknowledge(msn: number): void {
+    this.acknowledgePacket(this.#packet - ((this.#msn - msn) & 0xffff));
+  }
+
+  /** The other end has got the packet with this number. */
+  acknowledgePacket(packet: number): void {
     this.#isConfirmed = true;
-    if (!this.#sequences.acknowledge(msn)) return;
+    if (!this.#sequences.acknowledge(packet)) return;
     for (const window of [this.#acknowledgments, this.#windows, this.#ids, this.#timestamps, this.#echoes]) {
-      window.acknowledge(msn);
+      window.acknowledge(packet);
     }
-    if (((msn - this.#changedAt) << 16) >> 16 < 0) return;
+    if (packet < this.#changedAt) return;
     this.#irLeft = 0;
     this.#dynamicLeft = 0;
   }
 
   refreshDynamic(): void {
     this.#dynamicLeft = this.#repeats;
+    this.#changedAt = this.#packet + 1;
   }
 
   refreshStatic(): void {
     this.#irLeft = this.#repeats;
+    this.#changedAt = this.#packet + 1;
   }
 
   /** The behaviour of an IPv4 identification; an outer header's is never sent as a distance. */
@@ -134,7 +166,10 @@ export class TcpCompressor {
   #notice(state: TcpState): void {
     if (this.#isFirst) return;
     const last = this.#reference;
-    let dynamic = state.ecnUsed !== last.ecnUsed || !state.options.isLike(last.options) ||
+    // What co_common would tell once is told until the other end has surely got it.
+    let dynamic = state.acknowledges !== last.acknowledges || state.urgent !== last.urgent ||
+      state.urgentPointer !== last.urgentPointer || state.ecnUsed !== last.ecnUsed ||
+      !state.options.isLike(last.options) ||
       (!state.ecnUsed && (state.ecn !== last.ecn || state.reserved !== last.reserved));
     let isStatic = false;
     for (let i = 0; i < state.ipCount; i++) {
@@ -149,7 +184,7 @@ export class TcpCompressor {
       this.#dynamicLeft = Math.max(this.#dynamicLeft, 1);
     }
     if (!dynamic && !isStatic) return;
-    this.#changedAt = state.msn;
+    this.#changedAt = this.#packet;
     if (dynamic) this.#dynamicLeft = this.#repeats;
     if (isStatic) this.#irLeft = this.#repeats;
     if (state.inner.behavior !== last.inner.behavior) this.#ids.clear();
@@ -283,14 +318,14 @@ export class TcpCompressor {
   }
 
   #remember(state: TcpState): void {
-    const { msn } = state;
-    this.#sequences.add(state.sequence, msn);
-    this.#acknowledgments.add(state.acknowledgment, msn);
-    this.#windows.add(state.window, msn);
-    this.#ids.add(offsetOf(state), msn);
+    const packet = this.#packet;
+    this.#sequences.add(state.sequence, packet);
+    this.#acknowledgments.add(state.acknowledgment, packet);
+    this.#windows.add(state.window, packet);
+    this.#ids.add(offsetOf(state), packet);
     if (state.options.hasTimestamp) {
-      this.#timestamps.add(state.options.timestamp, msn);
-      this.#echoes.add(state.options.timestampEcho, msn);
+      this.#timestamps.add(state.options.timestamp, packet);
+      this.#echoes.add(state.options.timestampEcho, packet);
     }
     this.#reference.copyFrom(state);
     this.#isFirst = false;

@@ -7,6 +7,7 @@ import type { ByteReader, ByteWriter } from "../bytes.ts";
 import { crc3, CRC3_START, crc7, CRC7_START } from "../crc.ts";
 import { chainsCrc, IR_DYN } from "../flow_decompressor.ts";
 import { ipv4Checksum, PROFILE, swap16 } from "../headers.ts";
+import { History } from "../history.ts";
 import { decodeLsb } from "../lsb.ts";
 import { RESULT } from "../results.ts";
 import {
@@ -24,17 +25,29 @@ const IR_CR = 0xfc;
 
 export class TcpDecompressor {
   readonly profile = PROFILE.TCP;
-  #state = new TcpState();
-  #next = new TcpState();
+  readonly #states: History<TcpState>;
+  /** What is known before the first packet. */
+  readonly #blank = new TcpState(false);
+  #state = this.#blank;
+  #next: TcpState;
+  #order = 0;
   #hasContext = false;
   readonly #base = new BaseHeader();
 
   /** `baseOf` gives the context of an id, for replication. */
-  constructor(readonly large: boolean, readonly baseOf: (cid: number) => unknown) {}
+  constructor(readonly large: boolean, readonly baseOf: (cid: number) => unknown, depth = 1, lists = true) {
+    this.#states = new History(() => new TcpState(lists), depth);
+    this.#next = this.#states.next;
+  }
 
   /** Whether an IR packet has been taken. */
   get isUsable(): boolean {
     return this.#hasContext;
+  }
+
+  /** The greatest order of a packet that was restored. */
+  get newest(): number {
+    return this.#states.newest;
   }
 
   get sequence(): number {
@@ -42,7 +55,18 @@ export class TcpDecompressor {
   }
 
   /** See `FlowDecompressor.decompress`. */
-  decompress(first: number, reader: ByteReader, packetFrom: number, writer: ByteWriter): number {
+  decompress(
+    first: number,
+    reader: ByteReader,
+    packetFrom: number,
+    writer: ByteWriter,
+    order: number,
+  ): number {
+    this.#order = order;
+    const state = this.#states.before(order);
+    this.#hasContext = state !== undefined;
+    this.#state = state ?? this.#blank;
+    this.#next = this.#states.next;
     this.#next.copyFrom(this.#state);
     if (first === IR || first === IR_CR || first === IR_DYN) {
       return this.#readChains(first, reader, packetFrom, writer);
@@ -60,8 +84,9 @@ export class TcpDecompressor {
       const octet = reader.u8();
       headersCrc = octet & 0x7f;
       const base = octet < 0x80 ? this : this.baseOf(this.#readBaseCid(reader));
-      if (!(base instanceof TcpDecompressor) || !base.#hasContext) return RESULT.NO_CONTEXT;
-      state.copyFrom(base.#state);
+      const replicated = base instanceof TcpDecompressor ? base.#states.before(this.#order) : undefined;
+      if (replicated === undefined) return RESULT.NO_CONTEXT;
+      state.copyFrom(replicated);
       if (!readReplicateChain(reader, state)) return RESULT.MALFORMED;
     } else {
       if (first === IR_DYN && !this.#hasContext) return RESULT.NO_CONTEXT;
@@ -225,9 +250,8 @@ export class TcpDecompressor {
     }
     writer.copy(reader.bytes, reader.position, reader.position + reader.left);
     if (writer.failed) return RESULT.NO_ROOM;
-    const state = this.#state;
     this.#state = this.#next;
-    this.#next = state;
+    this.#states.keep(this.#order);
     this.#hasContext = true;
     return RESULT.PACKET;
   }

@@ -36,6 +36,9 @@ export class TcpIp {
   /** Never changed in place once shared by `copyFrom`. */
   extensions: readonly Extension[] = [];
 
+  /** @param mayHaveLists whether chains with extension headers are read. */
+  constructor(readonly mayHaveLists = true) {}
+
   copyFrom(other: TcpIp): void {
     this.version = other.version;
     this.dscp = other.dscp;
@@ -59,7 +62,7 @@ export class TcpIp {
 }
 
 export class TcpState {
-  readonly ips: TcpIp[] = [new TcpIp()];
+  readonly ips: TcpIp[];
   ipCount = 1;
   sourcePort = 0;
   destinationPort = 0;
@@ -86,6 +89,11 @@ export class TcpState {
   /** RST, SYN, FIN. */
   rsf = 0;
   readonly options = new OptionList();
+
+  /** @param mayHaveLists whether chains with extension headers, or more than two IP headers, are read; they are unless told. */
+  constructor(readonly mayHaveLists = true) {
+    this.ips = [new TcpIp(mayHaveLists)];
+  }
 
   copyFrom(other: TcpState): void {
     this.ipCount = other.ipCount;
@@ -114,7 +122,7 @@ export class TcpState {
 
   /** The IP header at `index`, made when it is first used. */
   ip(index: number): TcpIp {
-    while (this.ips.length <= index) this.ips.push(new TcpIp());
+    while (this.ips.length <= index) this.ips.push(new TcpIp(this.mayHaveLists));
     return this.ips[index];
   }
 

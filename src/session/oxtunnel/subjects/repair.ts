@@ -22,12 +22,14 @@ export class LossRepair implements Subject {
     this.#session = session;
     const isAgreed = (session.features & FEATURE_SLIDING_WINDOW) !== 0;
     const isAsking = pool?.options.isAsking === true && (session.features & FEATURE_REQUESTS) !== 0;
-    this.repair = pool !== undefined && isAgreed ? new SessionRepair(pool, this, isAsking) : undefined;
+    this.repair = pool !== undefined && isAgreed
+      ? new SessionRepair(pool, this, isAsking, session.pathNumber)
+      : undefined;
   }
 
   /** The highest counter that was accepted from the other end, -1 before the first. */
   highestReceived(): number {
-    return this.#session.host.shared.table.replay.highest[this.#session.row];
+    return this.#session.host.shared.table.replay.highest[this.#session.path];
   }
 
   roundTripUs(): number {
@@ -52,7 +54,7 @@ export class LossRepair implements Subject {
 
   write(burst: Burst, _at: number, room: number, nowUs: number): number {
     const row = burst.count - 1, { table } = this.#session.host.shared;
-    this.repair!.writeAlone(burst, row, table.sendCounter[this.#session.row], room, nowUs);
+    this.repair!.writeAlone(burst, row, table.sendCounter[this.#session.path], room, nowUs);
     return burst.length[row];
   }
 

@@ -1,5 +1,5 @@
 /**
- * Reports of a session (PROTOCOL §14): which of the other end's datagrams arrived, sent alone or in front of a packet that
+ * Reports about a path (PROTOCOL §14): which of the other end's datagrams arrived, sent alone or in front of a packet that
  * leaves; and what the other end reports, which the other subjects hear of. Invariant: a report repeats the last counters
  * of the report before, in case that one was lost, and grows no larger than its room. Does not decide when a report
  * is due: session/oxtunnel/sessions.ts does.
@@ -67,25 +67,25 @@ export class Reports implements Subject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
-    const { row, path, sessions, host } = this.#session, { report } = sessions;
+    const { path, sessions, host } = this.#session, { report } = sessions;
     report.read(view, at);
     if (report.highest >= host.shared.paths.acknowledged[path]) this.reportedReceived = report.received;
-    sessions.acknowledge(row, report.highest);
+    sessions.acknowledge(path, report.highest);
     this.#session.reported(report, nowUs);
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row, path, host } = this.#session, { report } = sessions;
+    const { sessions, path, host } = this.#session, { report } = sessions;
     const { table: { replay }, paths: { ecn } } = host.shared;
-    const highest = replay.highest[row];
+    const highest = replay.highest[path];
     report.highest = highest;
-    report.delayUs = nowUs - sessions.arrivedUs[row];
-    report.received = replay.accepted(row) >>> 0;
+    report.delayUs = nowUs - sessions.arrivedUs[path];
+    report.received = replay.accepted(path) >>> 0;
     const heard = Math.min(highest, highest - this.#reportedHighest + OVERLAP);
     const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
     report.bitmapBytes = Math.min(REPORT_BITMAP_MAX_BYTES, bytesMax - FIXED_BYTES, (counters + 7) >> 3);
-    replay.bitmap(row, report.bitmap, report.bitmapBytes);
+    replay.bitmap(path, report.bitmap, report.bitmapBytes);
     const marks = 4 * path;
     report.ect1 = ecn[marks + 1];
     report.ect0 = ecn[marks + 2];
@@ -96,6 +96,6 @@ export class Reports implements Subject {
     this.#session.repair?.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
     this.#reportedHighest = highest;
     this.#session.isReportDue = false;
-    sessions.reported(row, nowUs);
+    sessions.reported(path, nowUs);
   }
 }

@@ -21,6 +21,10 @@ import type { SessionContext, Subject } from "./subject.ts";
 const PINGS_MAX = 8;
 /** Least time from ping to ping, microseconds; and the share of the round trip, where that is longer (PROTOCOL §14). */
 const PING_US_MIN = 75_000;
+/** How often a path that is dead is asked while another one of the session lives, microseconds. */
+export const ASK_DEAD_US = 1_000_000;
+/** The same where a session has several paths, so that packets leave a silent one within a quarter of a second. */
+const PING_US_MIN_OF_SEVERAL = 60_000;
 const PING_ROUND_TRIPS = 1 / 4;
 /** A pong that claims a longer round trip is not believed, microseconds. */
 const ROUND_TRIP_US_MAX = 60e6;
@@ -28,9 +32,12 @@ const ROUND_TRIP_US_MAX = 60e6;
 const GAIN = 1 / 8;
 const PING_BYTES = FRAME_HEAD_BYTES + 5, PONG_BYTES = FRAME_HEAD_BYTES + 9;
 
-/** How long nothing may come after data went out before a ping does; `roundTripUs` as `SessionContext` has it. */
-export function pingIntervalUs(roundTripUs: number): number {
-  return Math.max(PING_US_MIN, PING_ROUND_TRIPS * roundTripUs);
+/**
+ * How long nothing may come after data went out before a ping does; `roundTripUs` as `SessionContext` has it. @param areSeveral
+ * whether the session has other paths.
+ */
+export function pingIntervalUs(roundTripUs: number, areSeveral = false): number {
+  return Math.max(areSeveral ? PING_US_MIN_OF_SEVERAL : PING_US_MIN, PING_ROUND_TRIPS * roundTripUs);
 }
 
 export class RoundTrip implements Subject {
@@ -49,8 +56,8 @@ export class RoundTrip implements Subject {
 
   /** Whether the path is dead: data went out, and nothing answered the data nor the pings that followed. */
   get isSilent(): boolean {
-    const { sessions, row } = this.#session;
-    return sessions.unanswered[row] > PINGS_MAX;
+    const { sessions, path } = this.#session;
+    return sessions.unanswered[path] > PINGS_MAX;
   }
 
   /** Has a ping sent. */
@@ -61,13 +68,9 @@ export class RoundTrip implements Subject {
 
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
-    const { sessions, row, peer, isInitiator, host } = this.#session;
-    if (times <= PINGS_MAX) {
-      this.ping();
-      return;
-    }
-    sessions.pingAtUs[row] = Infinity;
-    if (isInitiator) host.initiate(peer);
+    const { sessions, path } = this.#session;
+    if (times <= PINGS_MAX || this.#session.onDead()) this.ping();
+    else sessions.pingAtUs[path] = Infinity;
   }
 
   hasWord(): boolean {

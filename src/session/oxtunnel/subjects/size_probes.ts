@@ -78,13 +78,13 @@ export class SizeProbes implements Subject {
 
   /** Writes a probe, padded so that its datagram has the size that is probed, whatever `room` is. */
   write({ view, bytes }: Burst, start: number, _room: number, nowUs: number): number {
-    const { row, path, host } = this.#session, size = this.#size;
+    const { path, host } = this.#session, size = this.#size;
     const { table, paths, metrics } = host.shared;
-    const counter = counterBytes(table.sendCounter[row], paths.acknowledged[path]);
+    const counter = counterBytes(table.sendCounter[path], paths.acknowledged[path]);
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
-    size.onSent(table.sendCounter[row], nowUs, this.#replyUs());
+    size.onSent(table.sendCounter[path], nowUs, this.#replyUs());
     this.#session.hasten(size.dueUs);
     metrics.add("size_probes_sent", 1);
     return end - start;

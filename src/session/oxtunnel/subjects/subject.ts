@@ -54,7 +54,10 @@ export interface Subject {
   wipe?(): void;
 }
 
-/** What the subjects of one session share: whose session it is, what both ends agreed on, and how to reach the others. */
+/**
+ * What the subjects of one session, or of one further path of it, share: whose session it is, what both ends agreed on, and how
+ * to reach the others.
+ */
 export interface SessionContext {
   /** Row of the session table. */
   readonly row: number;
@@ -66,19 +69,20 @@ export interface SessionContext {
   readonly aead: number;
   /** FEATURE_* bits that both ends accepted. */
   readonly features: number;
-  /** The path in use, a row of the table of paths (session/paths.ts). */
+  /** The path that the subjects are about, a row of the tables of sessions and paths; and its number, 0 to 7. */
   readonly path: number;
+  readonly pathNumber: number;
   /** The columns of all sessions. */
   readonly sessions: OxSessions;
   /** Tables, timers and the parts that both protocols share. */
   readonly host: OxHost;
   /** Loss repair in both directions; undefined where the ends have not agreed to it. */
   readonly repair: SessionRepair | undefined;
-  /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
+  /** How fast the path that bulk takes takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** The number of the newest epoch of keys that both ends have. */
   readonly epoch: number;
-  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
+  /** Smoothed round trip of the path, microseconds; -1 before the first pong. */
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
   readonly roundTripUs: number;
@@ -91,8 +95,10 @@ export interface SessionContext {
   speak(): void;
   /** Has `handleTimeout` called at `dueUs` or before. */
   hasten(dueUs: number): void;
-  /** Has a ping sent. */
+  /** Has a ping sent on the path. */
   ping(): void;
+  /** Nothing came on the path since data went out, nor did pings that followed help. Returns whether to ask again. */
+  onDead(): boolean;
   /** Tells every subject of an answer: `Subject.onAnswer`. */
   answered(sentUs: number): void;
   /** Tells every subject of a report: `Subject.onReport`. */

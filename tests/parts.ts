@@ -1,18 +1,18 @@
 /**
- * Runs the halves of the tests side by side: one drives sockets, devices and whole relays and mostly waits, the other computes.
- * Invariant: neither is ended by the other's failure, for a system test that is killed leaves its namespaces; each has a time limit, and
- * what it says goes through. Judges nothing.
+ * Runs the parts of the tests in lanes side by side: parts that drive sockets, devices and whole relays mostly wait, and one that computes
+ * leaves them room. Invariant: none is ended by another's failure, for a system test that is killed leaves its namespaces; each has a time
+ * limit, and what it says goes through. Judges nothing.
  */
-import type { Half } from "./verdict.ts";
+import type { Part } from "./verdict.ts";
 
-export interface HalfCommand {
+export interface PartCommand {
   name: string;
   command: string[];
   /** Where it writes its results, from the root. */
   results: string;
 }
 
-/** Where the lines go that a half says. */
+/** Where the lines go that a part says. */
 type Say = Pick<Console, "log" | "error">;
 
 const KILL_AFTER_S = 30;
@@ -39,12 +39,12 @@ async function follow(
   if (rest !== "") take(rest);
 }
 
-async function runHalf(root: string, limitS: number, half: HalfCommand, say: Say): Promise<Half> {
-  const results = `${root}/${half.results}`;
+async function runPart(root: string, limitS: number, part: PartCommand, say: Say): Promise<Part> {
+  const results = `${root}/${part.results}`;
   await Deno.remove(results).catch(() => {});
   const startMs = performance.now();
   const child = new Deno.Command("timeout", {
-    args: ["-k", String(KILL_AFTER_S), String(limitS), ...half.command],
+    args: ["-k", String(KILL_AFTER_S), String(limitS), ...part.command],
     cwd: root,
     stdin: "null",
     stdout: "piped",
@@ -63,7 +63,7 @@ async function runHalf(root: string, limitS: number, half: HalfCommand, say: Say
     follow(child.stderr, say.error, hear),
   ]);
   return {
-    name: half.name,
+    name: part.name,
     code,
     isTooSlow: code === TOO_SLOW || code === KILLED && performance.now() - startMs >= 1000 * limitS,
     results: await Deno.readTextFile(results).catch(() => undefined),
@@ -72,14 +72,19 @@ async function runHalf(root: string, limitS: number, half: HalfCommand, say: Say
   };
 }
 
-/** Resolves when all have ended; `limitS` is seconds for each. */
-export function runHalves(
+/** Resolves when all have ended. @param limitS seconds for each. @param lanes each part of a lane begins when the one before has ended. */
+export async function runParts(
   root: string,
   limitS: number,
-  halves: readonly HalfCommand[],
+  lanes: readonly (readonly PartCommand[])[],
   say: Say = console,
-): Promise<Half[]> {
-  return Promise.all(halves.map((half) => runHalf(root, limitS, half, say)));
+): Promise<Part[]> {
+  const inTurn = async (lane: readonly PartCommand[]) => {
+    const ended: Part[] = [];
+    for (const part of lane) ended.push(await runPart(root, limitS, part, say));
+    return ended;
+  };
+  return (await Promise.all(lanes.map(inTurn))).flat();
 }
 
 /** The test files below a folder, as paths from the root; `except` is a folder that is no part of the tests. */
