@@ -226,3 +226,26 @@ networkTest(
     assertEquals(JSON.parse(await transferred), { bytes: 3_200_000, isRight: true }, running.said);
   },
 );
+
+networkTest(
+  "several paths: an interface that comes and goes more often than a session has numbers",
+  NEEDS,
+  async (net) => {
+    const { client, invitation } = await twoWays(net);
+    const running = await net.connect(client, ["--config", invitation, "--json", "--paths", "auto"]);
+    const handshakes = (await net.status()).counters.handshakes_completed;
+    for (let i = 0; i < 9; i++) {
+      await both(net, running);
+      await net.ip(client, "link set eth1 down".split(" "));
+      await until(async () => (await pathsOf(net)).length === 0, "one path is left", 20_000);
+      await net.ip(client, "link set eth1 up".split(" "));
+      await net.ip(client, "route add default via 10.202.0.1 metric 20".split(" "));
+    }
+    await both(net, running);
+    assertEquals(
+      (await net.status()).counters.handshakes_completed,
+      handshakes + 1,
+      "one new session was enough",
+    );
+  },
+);
