@@ -78,6 +78,13 @@ export const PATHS_ROWS: readonly Mutation[] = [
     note: "nobody hears that the first path costs money",
   },
   {
+    file: "src/connect/link/mod.ts",
+    from: "if (doors.isUsedUp) this.#connect();",
+    to: "",
+    tests: ["tests/system/several_paths_test.ts"],
+    note: "an interface that came and went seven times has no path again",
+  },
+  {
     file: "src/connect/options.ts",
     from: "if (trafficClass >= 0 && trafficClass !== CLASS_BULK) return bits | 1 << trafficClass;",
     to: "if (trafficClass >= 0) return bits | 1 << trafficClass;",
