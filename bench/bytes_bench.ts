@@ -4,11 +4,11 @@
  * beside wireguard-go. Bytes do not depend on the machine, so one round is enough. Prints a table and writes it to
  * bench/results/bytes.md.
  */
-import { Network, SERVER, SERVER_V6, until } from "../tests/kit/namespaces.ts";
+import { Network, pause, SERVER, SERVER_V6, until } from "../tests/kit/namespaces.ts";
 import { daemonOf, type Figures } from "./contest.ts";
 import { iperf, onTheWire, withoutOffloads } from "./measures.ts";
 
-const SECONDS = 4, ECHO_PORT = 7777;
+const WARM_S = 2, SECONDS = 8, ECHO_PORT = 7777;
 /** Packets of one conversation: payload of UDP, packets a second each way, and whether they are RTP. */
 const MIXES = [
   { name: "game, 32 B, IPv4", payload: 32, rate: 64, version: 4, isRtp: false },
@@ -56,36 +56,45 @@ const wireguard: End = {
   },
 };
 
-/** Bytes on the cable for each packet of a conversation, both ways. */
+/**
+ * Bytes on the cable for each packet of a conversation, both ways, reports and all other control frames included. The first
+ * two seconds do not count: headers are defined then, and sizes of the path tried.
+ */
 async function bytesOfMix(net: Network, client: string, mix: Mix): Promise<number> {
-  const { payload, rate, version, isRtp } = mix, count = rate * SECONDS;
-  const talk = (packets: number) =>
-    net.script(
-      client,
-      `const socket = Deno.listenDatagram({ transport: "udp", hostname: "${
-        version === 4 ? "0.0.0.0" : "::"
-      }", port: 0 });
+  const { payload, rate, version, isRtp } = mix, hostname = version === 4 ? "0.0.0.0" : "::";
+  const talk = net.script(
+    client,
+    `const socket = Deno.listenDatagram({ transport: "udp", hostname: "${hostname}", port: 0 });
 let back = 0;
 (async () => { for await (const _ of socket) back++; })();
-const start = performance.now();
-for (let i = 0; i < ${packets}; i++) {
+const start = performance.now(), count = ${rate * (WARM_S + SECONDS + 2)};
+for (let i = 0; i < count; i++) {
   const data = new Uint8Array(${payload}).map((_, at) => i * 31 + at * at), view = new DataView(data.buffer);
   if (${isRtp}) { view.setUint32(0, 0x806f0000 | i); view.setUint32(4, 960 * i); view.setUint32(8, 77); }
   else data[0] = i & 0x3f;
   await socket.send(data, { transport: "udp", hostname: "${
-        version === 4 ? SERVER : SERVER_V6
-      }", port: ${ECHO_PORT} });
+      version === 4 ? SERVER : SERVER_V6
+    }", port: ${ECHO_PORT} });
   await new Promise((resolve) => setTimeout(resolve, start + (i + 1) * ${1000 / rate} - performance.now()));
 }
-await new Promise((resolve) => setTimeout(resolve, 300));
-console.log(back);
+console.log(back / count);
 Deno.exit(0);`,
-    );
-  const before = await onTheWire(net, client);
-  const back = Number(await talk(count));
-  const after = await onTheWire(net, client);
-  if (back < 0.95 * count) throw new Error(`${mix.name}: ${back} of ${count} came back`);
-  return (after.bytes - before.bytes) / (count + back);
+    60,
+  );
+  // Until the script runs.
+  await pause(500 + 1000 * WARM_S);
+  const before = await onTheWire(net, client), first = await inTheTunnel(net, client);
+  await pause(1000 * SECONDS);
+  const after = await onTheWire(net, client), last = await inTheTunnel(net, client);
+  const back = Number(await talk);
+  if (back < 0.95) throw new Error(`${mix.name}: ${back} of the packets came back`);
+  return (after.bytes - before.bytes) / (last - first);
+}
+
+/** Packets that the tunnel's device has carried so far, both ways. */
+async function inTheTunnel(net: Network, client: string): Promise<number> {
+  const [tun] = JSON.parse(await net.must(client, ["ip", "-j", "-s", "link", "show", "type", "tun"]));
+  return tun.stats64.rx.packets + tun.stats64.tx.packets;
 }
 
 /** What the client's cable and its tunnel's device have sent so far. */
@@ -122,13 +131,15 @@ for await (const [bytes, from] of s) await s.send(bytes, from);`,
     const figures: Figures = {};
     for (const mix of MIXES) figures[mix.name] = await bytesOfMix(net, client, mix);
     await withoutOffloads(net, client);
+    // Slow enough for segments to come one by one, so that every second is acknowledged.
     const before = await sent(net, client), wire = await onTheWire(net, client);
-    const down = await iperf(net, client, SECONDS, ["-R", "-b", "40M"]);
+    const down = await iperf(net, client, SECONDS, ["-R", "-b", "8M", "--pacing-timer", "1000"]);
     const after = await sent(net, client), wireAfter = await onTheWire(net, client);
-    const up = after.bytes - before.bytes;
-    figures["TCP acknowledgment, IPv4"] = up / (after.packets - before.packets);
+    const up = after.bytes - before.bytes, acknowledgments = after.packets - before.packets;
+    figures["TCP acknowledgments, IPv4"] = up / acknowledgments;
     figures["full segments, bytes on the cable a TCP byte"] = (wireAfter.bytes - wire.bytes - up) /
       down.sum_received.bytes;
+    console.error(`${end.name}: ${acknowledgments} acknowledgments of ${down.sum_received.bytes} bytes`);
     return figures;
   } finally {
     await net.close();

@@ -2,7 +2,7 @@
  * `deno task bench:feel [--quick] [--seed N]`: what repair does for a game or a call and what it costs, from whole clients and
  * relays in the deterministic simulator, over all modelled paths and by every scheme. Prints the tables, and leaves them, the
  * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine. With --near it
- * measures repair on request over paths of several lengths instead; with --sockets it runs over real sockets, as
+ * measures repair on request over paths of several lengths instead, with --headers what short packets change; with --sockets it runs over real sockets, as
  * bench/feel/sockets.ts says.
  */
 import { parseArgs } from "@std/cli";
@@ -17,12 +17,13 @@ import {
   quickPlan,
   wholePlan,
 } from "./feel/measure.ts";
+import { headersPlan, headersReport } from "./feel/headers.ts";
 import { nearGoals, nearReport } from "./feel/near.ts";
 import { goalsOf, report } from "./feel/report.ts";
 import { benchSockets } from "./feel/sockets.ts";
 
 const RESULTS = new URL("results/", import.meta.url);
-const QUICK_SECONDS = 20, NEAR_SECONDS = 140;
+const QUICK_SECONDS = 20, NEAR_SECONDS = 140, HEADERS_SECONDS = 140;
 
 function panelsOf({ rows, bounds }: Measure): Panel[] {
   return MAIN_PLACES.map((place): Panel => {
@@ -58,16 +59,19 @@ function panelsOf({ rows, bounds }: Measure): Panel[] {
   });
 }
 
-const { quick, near, sockets, seed: seedText, seconds, only, "one-way": oneWay } = parseArgs(Deno.args, {
-  boolean: ["quick", "near", "sockets"],
-  string: ["seed", "seconds", "only", "one-way"],
-  default: { seed: "1" },
-  unknown: (word) => {
-    throw new Error(
-      `${word}: there are --quick, --near, --seed N and --sockets with --seconds N, --only NAME and --one-way MS,MS`,
-    );
+const { quick, near, sockets, headers, seed: seedText, seconds, only, "one-way": oneWay } = parseArgs(
+  Deno.args,
+  {
+    boolean: ["quick", "near", "sockets", "headers"],
+    string: ["seed", "seconds", "only", "one-way"],
+    default: { seed: "1" },
+    unknown: (word) => {
+      throw new Error(
+        `${word}: there are --quick, --near, --headers, --seed N and --sockets with --seconds N, --only NAME and --one-way MS,MS`,
+      );
+    },
   },
-});
+);
 const seed = Number(seedText);
 if (!Number.isInteger(seed)) throw new Error(`--seed ${seedText} is not a whole number`);
 if (sockets) {
@@ -92,6 +96,16 @@ if (near) {
     Deno.writeTextFileSync(new URL("feel_near.md", RESULTS), text);
     const figures = { seed, goals: nearGoals(measured), ...measured };
     Deno.writeTextFileSync(new URL("feel_near.json", RESULTS), `${JSON.stringify(figures, undefined, 1)}\n`);
+  }
+  Deno.exit();
+}
+if (headers) {
+  const measured = measure(headersPlan(quick ? QUICK_SECONDS : HEADERS_SECONDS), seed, () => {});
+  const text = headersReport(measured);
+  console.log(text);
+  if (!quick) {
+    Deno.mkdirSync(RESULTS, { recursive: true });
+    Deno.writeTextFileSync(new URL("feel_headers.md", RESULTS), text);
   }
   Deno.exit();
 }

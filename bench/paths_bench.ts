@@ -1,17 +1,26 @@
 /**
- * `deno task bench:paths [schedulers] [handoff] [--seeds N] [--seconds N]`: what several paths do for a game. Schedulers: each of
+ * `deno task bench:paths [schedulers] [handoff] [links] [--seeds N] [--seconds N] [--cuts N]`: what several paths do for a game. Schedulers: each of
  * them over pairs of simulated paths, by packets lost or late and bytes on the second path. Handoff: whether predicting a radio's
- * handovers spares bytes on a metered path. Prints tables and writes their pictures to bench/docs; asserts nothing. No machine is
- * in it: the same seeds give the same figures anywhere.
+ * handovers spares bytes on a metered path. Links (root; not without being named): the same between real processes. Prints tables and writes their pictures to bench/docs; asserts nothing. No machine is
+ * in the first two: the same seeds give the same figures anywhere.
  */
 import { parseArgs } from "@std/cli";
 import { play } from "../tests/kit/paths_play.ts";
 import { comparisonChart, curveChart } from "./chart.ts";
 import { compareHandoffs, type HandoffRow, train } from "./paths/handoff.ts";
 import { CONTENDERS, PAIRS, USEFUL_US } from "./paths/pairs.ts";
+import {
+  CLEAN_LINKS,
+  CONTENDERS as TUNNELS,
+  cuts,
+  idleCost,
+  linkGame,
+  LINKS,
+  type LinkScore,
+} from "./paths/links.ts";
 import { HELD_OUT } from "./paths/radio.ts";
 
-const args = parseArgs(Deno.args, { string: ["seeds", "seconds"] });
+const args = parseArgs(Deno.args, { string: ["seeds", "seconds", "cuts"] });
 const parts = args._.length > 0 ? args._.map(String) : ["schedulers", "handoff"];
 const SEEDS = Number(args.seeds ?? 8), SECONDS = Number(args.seconds ?? 300);
 const DOCS = new URL("docs/", import.meta.url);
@@ -21,6 +30,7 @@ const TRAINING_RADIOS = 60, EPOCHS = 6;
 
 if (parts.includes("schedulers")) schedulers();
 if (parts.includes("handoff")) handoff();
+if (parts.includes("links")) await links();
 
 function schedulers(): void {
   console.log(
@@ -118,4 +128,35 @@ function handoff(): void {
       ], curves),
     );
   }
+}
+
+async function links(): Promise<void> {
+  const seconds = Number(args.seconds ?? 60), times = Number(args.cuts ?? 100);
+  console.log(
+    `\n| A, B | ${TUNNELS.map(({ name }) => name).join(" | ")} |\n|---|${TUNNELS.map(() => "---|").join("")}`,
+  );
+  const row = async (name: string, cell: (tunnel: typeof TUNNELS[number]) => Promise<LinkScore>) => {
+    const cells: string[] = [];
+    for (const tunnel of TUNNELS) {
+      const { packets, missed, lost, gapP99Ms, gapMs } = await cell(tunnel);
+      cells.push(
+        `${percentOf(100 * missed / packets)}, ${lost} lost, ${gapP99Ms.toFixed(0)} and ${
+          gapMs.toFixed(0)
+        } ms`,
+      );
+    }
+    console.log(`| ${name} | ${cells.join(" | ")} |`);
+  };
+  for (const pair of LINKS) await row(pair.name, (tunnel) => linkGame(tunnel, pair, seconds));
+  const everyMs = 1500, cutMs = 700;
+  await row(
+    `${CLEAN_LINKS.name}, A cut ${times} times`,
+    (tunnel) => linkGame(tunnel, CLEAN_LINKS, times * everyMs / 1000, cuts(times, everyMs, cutMs)),
+  );
+  const { usedKbit, idleKbit } = await idleCost(seconds);
+  console.log(
+    `\na second path that nothing goes on: ${usedKbit.toFixed(2)} kbit/s beside bulk, ${
+      idleKbit.toFixed(2)
+    } kbit/s idle`,
+  );
 }

@@ -211,6 +211,12 @@ export class Client extends Tunnel {
     if (peer) this.associations.oxtunnel?.dropDoor(peer.id, door);
   }
 
+  /** Says whether what goes through the door costs, from now on; 0 is the door of the first path. The relay is told. */
+  setMetered(door: number, isMetered: boolean): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.oxtunnel?.price(peer.id, door, isMetered);
+  }
+
   /** Says which classes (bit c for CLASS_* c) go on a second path too, to the relay and from it; later paths tell it. */
   setCopied(classes: number): void {
     this.associations.oxtunnel?.copy(classes);

@@ -27,6 +27,8 @@ export interface Scheme {
   isProactive?: boolean;
   /** Asks for lost packets. */
   isAsking?: boolean;
+  /** Leaves out headers that both ends know. */
+  hasShortPackets?: boolean;
 }
 
 export const NONE: Scheme = { label: "none", code: "none", budget: 0 };
@@ -61,7 +63,7 @@ export interface Outcome {
 
 const CLIENT = "10.66.0.2", REMOTE = "8.8.8.8";
 const RELAY_ENDPOINT = "192.0.2.1:4433", CLIENT_ENDPOINT = "198.51.100.7:5555";
-const UDP_AND_IP_BYTES = 28;
+const UDP_AND_IP_BYTES = 28, CONTEXTS = 64;
 /** Until the handshake is done and the size of the path is known; what is under way at the end still arrives. */
 const READY_US = 4_000_000, LINGER_US = 2_000_000;
 const BULK_TURN_US = 1000;
@@ -148,10 +150,13 @@ export function play(run: Run): Outcome {
   const { workload, scheme, seconds, seed } = run;
   const world = new World(seed);
   world.protocol = "oxtunnel";
-  const server = world.relay(RELAY_ENDPOINT, { ipv4: "10.66.0.1", repair: repairOf(scheme), ...KERNELS });
+  const headerContexts = scheme.hasShortPackets ? CONTEXTS : undefined;
+  const repair = repairOf(scheme);
+  const server = world.relay(RELAY_ENDPOINT, { ipv4: "10.66.0.1", repair, headerContexts, ...KERNELS });
   const client = world.client(CLIENT_ENDPOINT, server, {
     ipv4: CLIENT,
     repair: repairOf(scheme),
+    headerContexts,
     ...KERNELS,
   });
   client.send(udpPacket(CLIENT, REMOTE, new Uint8Array(4)));

@@ -50,7 +50,7 @@ function radios(settings: RadioSettings, seeds: readonly number[]): { radio: Rad
 function observe(radio: Radio, seconds: number): Sequence {
   const signs = new Signs(), steps: number[] = [], times: number[] = [];
   let dueUs = 0;
-  play(new LeastLate(0, true), {
+  play(new LeastLate(0, "in doubt"), {
     paths: [{ model: radio, backUs: 20_000 }],
     seconds,
     usefulUs: USEFUL_US,
@@ -157,7 +157,7 @@ export function train(seed: number, count: number, seconds: number, epochs: numb
       areas[name][radio] = area(make, unseen);
     }
   }
-  const scheduler = () => new LeastLate(100, true);
+  const scheduler = () => new LeastLate(100, "in doubt");
   const modelled = Object.entries(oracles).flatMap(([name, make]) =>
     RECALLS.map((recall): Strategy => ({
       name,
@@ -181,11 +181,11 @@ export function train(seed: number, count: number, seconds: number, epochs: numb
     },
   }));
   const strategies: Strategy[] = [
-    { name: "no copies", scheduler: () => new LeastLate(0, true) },
+    { name: "no copies", scheduler: () => new LeastLate(0, "in doubt") },
     { name: "reactive", scheduler },
     ...thresholds,
     ...modelled,
-    { name: "always", scheduler: () => new LeastLate(100, false) },
+    { name: "always", scheduler: () => new LeastLate(100, "always") },
   ];
   return { strategies, areas, logistic: [...weights] };
 }

@@ -81,8 +81,8 @@ export const CONTENDERS: readonly Contender[] = [
   { name: "B alone", make: () => new OnePath(choiceOf(1, NO_PATH)) },
   { name: "in turns", make: () => new RoundRobin() },
   { name: "UCB1", make: () => new Ucb1() },
-  { name: "least late", make: () => new LeastLate(0, true) },
-  { name: "copies in doubt", make: () => new LeastLate(100, true) },
-  { name: "copies always", make: () => new LeastLate(100, false) },
+  { name: "least late", make: () => new LeastLate(0, "in doubt") },
+  { name: "copies in doubt", make: () => new LeastLate(100, "in doubt") },
+  { name: "copies always", make: () => new LeastLate(100, "always") },
   { name: "oracle", make: () => new Both(), isOracle: true },
 ];

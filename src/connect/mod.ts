@@ -3,6 +3,7 @@
  * proxy and forwarded ports. Invariant: nothing is led into the tunnel before the relay has answered, and everything
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
+import { loadNative } from "../../ffi/native.ts";
 import { tunUnavailable } from "../exit/tun/mod.ts";
 import { undo } from "../exit/tun/client.ts";
 import { undoShare } from "../exit/tun/share.ts";
@@ -13,6 +14,7 @@ import {
   readCongestion,
   readDoors,
   readInvitation,
+  readPaths,
   readRate,
   readRepair,
   readScope,
@@ -74,6 +76,10 @@ this machine is directly connected to, and answers on connections that others op
                         the rate of your line, such as 10M or 900k bits a second. A rate a little below the real one keeps
                         the line's queue in this program, where packets of a game go before those of a transfer; --down
                         tells the relay (OxTunnel)
+  --paths NAMES         several paths at once (OxTunnel, docs/several-paths.md): auto for every interface that leads to the relay,
+                        or these of them, the preferred first: wlan0,wwan0; nothing is lost when one of them fails
+  --redundant CLASSES   the classes whose packets go on two paths (default game,voice), or none
+  --metered NAMES       interfaces on which bytes cost money, beside modems and tethered phones, which are known
   --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
   --rohc                packets' headers by ROHC (RFC 3095), where the relay has enable_rohc (OxTunnel)
   --no-header-compression  send every packet with all its headers (OxTunnel)
@@ -116,6 +122,9 @@ const COMMAND_LINE: Parameters<typeof readCommandLine>[1] = {
     "up",
     "down",
     "congestion",
+    "paths",
+    "redundant",
+    "metered",
     "share",
     "share-net",
   ],
@@ -161,6 +170,7 @@ export async function connect(args: string[]): Promise<number> {
   const wishes = readWishes(values, lists.priority, rules, flags);
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
+  checkPaths(wishes.paths, given.invitation.protocol);
   checkIncluded(scope, given.invitation);
   const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
   const view = new LinkView(flags.json);
@@ -203,7 +213,18 @@ function readWishes(
     downBytesPerS: readRate("down", values.down),
     congestionAlgorithm: readCongestion(values.congestion),
     repair: readRepair(values.repair, flags["no-repair"]),
+    paths: readPaths(values),
   };
+}
+
+/** Throws where several paths cannot be had, before anything is changed. */
+function checkPaths(paths: PlaneWishes["paths"], protocol: string): void {
+  if (paths === undefined) return;
+  if (protocol !== "oxtunnel") {
+    throw new UsageError("--paths is of OxTunnel; add --protocol oxtunnel, or use an invitation");
+  }
+  const native = loadNative();
+  if (typeof native === "string") throw new CommandError(`--paths needs the native library: ${native}`);
 }
 
 async function needRoot(what: string): Promise<void> {

@@ -11,6 +11,8 @@ import {
   parseEndpoint,
   type RepairConfig,
 } from "../config.ts";
+import { CLASS_NAMES } from "../control/rule_text.ts";
+import { CLASS_BULK } from "../control/traffic_class.ts";
 import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
 import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun/client_rules.ts";
@@ -24,12 +26,16 @@ import {
   TEXT_MAX,
   tooLong,
 } from "./invitation.ts";
+import type { PathWishes } from "./link/doors.ts";
+import { isInterfaceName } from "./link/interfaces.ts";
 import type { Forward } from "./socks/mod.ts";
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
 /** Characters of a line that Linux takes from a terminal; the rest of a longer one is lost (N_TTY, canonical mode). */
 const TYPED_MAX = 4095;
 const READ_BYTES = 16_384;
+/** Paths of a session at a time (PROTOCOL R111). */
+const PATHS_NAMED_MAX = 4;
 const TRUSTED_BITS_MIN = 8;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
@@ -111,6 +117,54 @@ export function readCongestion(name: string | undefined): Config["congestionAlgo
   const found = CONGESTION_ALGORITHMS.find((one) => one === name);
   if (found !== undefined) return found;
   throw new UsageError(`--congestion: expected bbr_v3 or none, found "${name.slice(0, 40)}"`);
+}
+
+/**
+ * Several paths, as --paths, --redundant and --metered say; undefined without --paths. Throws UsageError.
+ */
+export function readPaths(values: Record<string, string | undefined>): PathWishes | undefined {
+  const { paths, redundant, metered } = values;
+  if (paths === undefined) {
+    const of = redundant !== undefined ? "redundant" : metered !== undefined ? "metered" : undefined;
+    if (of === undefined) return undefined;
+    throw new UsageError(
+      `--${of} is of several paths; add --paths auto, or --paths wlan0,wwan0`,
+    );
+  }
+  const names = paths === "auto" ? undefined : interfaceNames("paths", paths);
+  if (names !== undefined && names.length > PATHS_NAMED_MAX) {
+    throw new UsageError(`--paths: at most ${PATHS_NAMED_MAX}, found ${names.length}`);
+  }
+  const meteredNames = metered === undefined ? [] : interfaceNames("metered", metered);
+  const stranger = names && meteredNames.find((name) => !names.includes(name));
+  if (stranger !== undefined) throw new UsageError(`--metered: ${stranger} is not among --paths ${paths}`);
+  return { names, metered: meteredNames, copied: readCopied(redundant) };
+}
+
+/** Classes whose packets go on a second path too, by bit; games and calls unless something is said. */
+function readCopied(text = "game,voice"): number {
+  if (text === "none") return 0;
+  return text.split(",").reduce((bits, name) => {
+    const trafficClass = CLASS_NAMES.indexOf(name as typeof CLASS_NAMES[number]);
+    if (trafficClass >= 0 && trafficClass !== CLASS_BULK) return bits | 1 << trafficClass;
+    const names = CLASS_NAMES.filter((_, number) => number !== CLASS_BULK).join(", ");
+    throw new UsageError(
+      `--redundant: expected classes of ${names} with commas between them, or none, found "${
+        name.slice(0, 40)
+      }"`,
+    );
+  }, 0);
+}
+
+function interfaceNames(flag: string, text: string): string[] {
+  const names = text.split(",");
+  const wrong = names.find((name, i) => !isInterfaceName(name) || names.indexOf(name) !== i);
+  if (wrong === undefined) return names;
+  throw new UsageError(
+    `--${flag}: expected names of interfaces with commas between them, each once, such as wlan0,wwan0, found "${
+      wrong.slice(0, 40)
+    }"; see: ip -br link`,
+  );
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {

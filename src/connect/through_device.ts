@@ -10,6 +10,7 @@ import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import type { Invitation } from "./invitation.ts";
 import type { PlaneWishes } from "./link/plane.ts";
+import { Doors } from "./link/doors.ts";
 import { Link } from "./link/mod.ts";
 import { PlaneWorkerHandle } from "./link/worker_handle.ts";
 import { resolveOutside } from "./outside_names.ts";
@@ -71,6 +72,7 @@ export async function throughDevice(
       plane,
       fallback,
       ownDevice: CLIENT_DEVICE,
+      doors: wishes.paths && new Doors(wishes.paths, CLIENT_DEVICE, say),
       isWatched: view.isWatched,
       say,
       onMoved: reroute,

@@ -9,6 +9,7 @@ import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane } from "./link/local_plane.ts";
+import { Doors as LinkDoors } from "./link/doors.ts";
 import { Link } from "./link/mod.ts";
 import type { PlaneWishes } from "./link/plane.ts";
 import type { DoorOptions } from "./options.ts";
@@ -45,6 +46,7 @@ export async function throughSockets(
       plane,
       fallback,
       ownDevice: "",
+      doors: wishes.paths && new LinkDoors(wishes.paths, "", (message) => view.say(message)),
       isWatched: view.isWatched,
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),

@@ -1,6 +1,6 @@
 /**
- * A client's port with several doors: a socket for each interface, and door 0, which is bound to none, so that the system
- * chooses its way. A row's door is the last word of its `local` column, in both directions; the other words are zeros.
+ * A client's port with several doors: a socket for each interface. Door 0 is bound to none at first, so that the system
+ * chooses its way, and has an interface like the others while one is opened for it. A row's door is the last word of its `local` column, in both directions; the other words are zeros.
  * Invariant: what one interface refuses concerns its door alone, and is told when it begins and when it ends; a row for a door
  * that is closed is counted as refused. Doors come and go at run time, and the descriptor that a thread waits for stays the
  * same. Chooses no interface and no path.
@@ -14,7 +14,7 @@ import { MmsgPort } from "./mmsg.ts";
 import type { NativePort } from "./native_udp.ts";
 import type { Port, PortWait } from "./port.ts";
 
-/** Door numbers are below this; 0 is the door that is bound to no interface. */
+/** Door numbers are below this. */
 export const DOORS_MAX = 8;
 /** Where a row's `local` column has the door. */
 export const DOOR_WORD = 3;
@@ -42,7 +42,9 @@ export class MultiPort implements Port {
   readonly descriptor: number;
   readonly wait: PortWait;
   readonly #o: MultiPortOptions;
-  /** By number; door 0 is always there. */
+  /** Bound to no interface; door 0 where that has none. */
+  readonly #free: NativePort;
+  /** By number, those that have an interface. */
   readonly #doors: (NativePort | undefined)[] = new Array(DOORS_MAX).fill(undefined);
   /** What each door has refused since its last transmission began. */
   readonly #refused = new Uint32Array(DOORS_MAX);
@@ -52,7 +54,7 @@ export class MultiPort implements Port {
   #readable: Readable | undefined;
   #closed = false;
 
-  /** Opens door 0. Throws where a native port cannot be opened. */
+  /** Opens door 0, bound to no interface. Throws where a native port cannot be opened. */
   constructor(options: MultiPortOptions) {
     this.#o = options;
     const descriptor = libc().epoll_create1(O_CLOEXEC);
@@ -62,7 +64,8 @@ export class MultiPort implements Port {
     try {
       const { native, host, offload } = options;
       const port = new MmsgPort({ native, host, port: 0, offload, onRefused: this.#refusalsOf(0) });
-      this.#take(0, port);
+      this.#watch(port);
+      this.#free = port;
       this.description = port.description;
       this.localPort = port.localPort;
     } catch (error) {
@@ -72,11 +75,11 @@ export class MultiPort implements Port {
   }
 
   /**
-   * Opens a door, 1 to DOORS_MAX - 1, through an interface, whose own addresses are for systems that bind to no device. A
+   * Opens a door, 0 to DOORS_MAX - 1, through an interface, whose own addresses are for systems that bind to no device. A
    * door that was open under this number is closed. Returns what people may want to know of it. Throws a sentence.
    */
   open(door: number, device: string, addresses: readonly string[]): string {
-    if (!(door > 0 && door < DOORS_MAX)) throw new Error(`door ${door}: 1 to ${DOORS_MAX - 1} there are`);
+    if (!(door >= 0 && door < DOORS_MAX)) throw new Error(`door ${door}: 0 to ${DOORS_MAX - 1} there are`);
     this.shut(door);
     const { descriptor, binding } = openBound(device, addresses);
     const { native, offload } = this.#o;
@@ -84,17 +87,21 @@ export class MultiPort implements Port {
       // The port has a descriptor of its own.
       const onRefused = this.#refusalsOf(door);
       const port = new MmsgPort({ native, host: device, port: 0, socket: descriptor, offload, onRefused });
-      this.#take(door, port);
+      this.#watch(port);
+      this.#doors[door] = port;
       return `${port.description}, bound to the ${binding}`;
     } finally {
       libc().close(descriptor);
     }
   }
 
-  /** Closes a door, which may be closed already. What it had received and nobody has taken is lost. */
+  /**
+   * Closes a door, which may be closed already; the system chooses the way of door 0 then. What it had received and nobody has
+   * taken is lost.
+   */
   shut(door: number): void {
     const port = this.#doors[door];
-    if (port === undefined || door === 0) return;
+    if (port === undefined) return;
     this.#doors[door] = undefined;
     this.#isFailing[door] = 0;
     // A closed socket leaves the epoll set by itself. Nobody waits for a door alone, so this ends at once.
@@ -105,6 +112,8 @@ export class MultiPort implements Port {
     if (this.#closed) return 0;
     const from = burst.count, first = this.#first;
     this.#first = (first + 1) % DOORS_MAX;
+    this.#free.receive(burst);
+    burst.local.fill(0, 4 * from, 4 * burst.count);
     for (let i = 0; i < DOORS_MAX && burst.count < BURST_CAPACITY; i++) {
       const door = (first + i) % DOORS_MAX, port = this.#doors[door];
       if (port === undefined) continue;
@@ -152,14 +161,14 @@ export class MultiPort implements Port {
     if (this.#closed) return;
     this.#closed = true;
     await this.#readable?.close();
-    for (const port of this.#doors) await port?.close();
+    for (const port of [this.#free, ...this.#doors]) await port?.close();
     libc().close(this.descriptor);
   }
 
   /** Sends the rows that are TO_TRANSMIT through one door. */
   #send(door: number, burst: Burst): void {
     const { next, count } = burst;
-    const port = this.#doors[door];
+    const port = this.#doors[door] ?? (door === 0 ? this.#free : undefined);
     let rows = 0;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_TRANSMIT) continue;
@@ -182,13 +191,12 @@ export class MultiPort implements Port {
     };
   }
 
-  #take(door: number, port: NativePort): void {
+  #watch(port: NativePort): void {
     const event = new Uint8Array(EPOLL_EVENT_BYTES);
     new DataView(event.buffer).setUint32(0, EPOLLIN, true);
     if (libc().epoll_ctl(this.descriptor, EPOLL_CTL_ADD, port.descriptor, event) !== 0) {
       void port.close();
       throw new Error("a socket cannot be waited for together with others (epoll_ctl)");
     }
-    this.#doors[door] = port;
   }
 }

@@ -375,8 +375,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/planner.ts",
-    from: "situation.lossAhead = this.#options.isProactive ? this.predictor?.lossAhead ?? 0 : 0;",
-    to: "situation.lossAhead = 0.1;",
+    from: "const lossAhead = isProactive ? this.predictor!.lossAhead : 0;",
+    to: "const lossAhead = isProactive ? 0.1 : 0;",
     tests: [PREDICTION],
     note: "every session's repair is planned by the same prediction",
   },

@@ -1,5 +1,5 @@
 /**
- * Mutations of the choice among several paths: src/control/paths.
+ * Mutations of several paths at once: the choice among them, src/control/paths, and a client's doors, src/connect/link.
  */
 import type { Mutation } from "./mutation.ts";
 
@@ -8,14 +8,14 @@ const CHOICE = "tests/unit/path_choice_test.ts";
 export const PATHS_ROWS: readonly Mutation[] = [
   {
     file: "src/control/paths/choice.ts",
-    from: "if (second.leastUs > first.delayUs + LATE_US) return false;",
-    to: "",
+    from: "|| second.leastUs > first.delayUs + LATE_US) return false;",
+    to: ") return false;",
     tests: [CHOICE],
     note: "copies go where they are of no use",
   },
   {
     file: "src/control/paths/choice.ts",
-    from: "if (second.delayUs < first.delayUs) return true;",
+    from: "if (second.delayUs < first.delayUs && !isForPrice) return true;",
     to: "",
     tests: [CHOICE],
     note: "no copy on the faster path once it has lost something",
@@ -29,6 +29,49 @@ export const PATHS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/paths/choice.ts",
+    from: "(path.isMetered ? METERED : 0)",
+    to: "0",
+    tests: [CHOICE],
+    note: "a path that costs money is as good as any",
+  },
+  {
+    file: "src/session/oxtunnel/path_set.ts",
+    from: "figures.isSilent = this.isSilent(path);",
+    to: "",
+    tests: ["tests/sim/several_paths_test.ts"],
+    note: "packets stay on a silent path",
+  },
+  {
+    file: "src/connect/link/mod.ts",
+    from: "if (isWell) this.#lookAtDoors();",
+    to: "",
+    tests: ["tests/system/several_paths_test.ts"],
+    note: "no interface has a door",
+  },
+  {
+    file: "src/connect/link/doors.ts",
+    from:
+      "const stays = first !== undefined && (again !== undefined || wanted.length > 0 && before.length > 1);",
+    to: "const stays = first !== undefined && again !== undefined;",
+    tests: ["tests/unit/link_doors_test.ts"],
+    note: "the first path moves onto another one's interface",
+  },
+  {
+    file: "src/connect/link/plane_doors.ts",
+    from: "else this.#client.dropDoor(door);",
+    to: "",
+    tests: ["tests/unit/link_doors_test.ts", "tests/system/several_paths_test.ts"],
+    note: "the path of an interface that is gone stays",
+  },
+  {
+    file: "src/connect/options.ts",
+    from: "if (trafficClass >= 0 && trafficClass !== CLASS_BULK) return bits | 1 << trafficClass;",
+    to: "if (trafficClass >= 0) return bits | 1 << trafficClass;",
+    tests: ["tests/unit/connect_cli_test.ts"],
+    note: "a transfer's packets may go twice",
+  },
+  {
+    file: "src/control/paths/choice.ts",
     from: "this.#credit--;",
     to: "",
     tests: [CHOICE],
@@ -36,10 +79,10 @@ export const PATHS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/paths/choice.ts",
-    from: "this.#tried[number] *= keep;",
-    to: "",
+    from: "if (keep === 1) return;",
+    to: "if (keep > 0) return;",
     tests: [CHOICE],
-    note: "UCB1 forgets its successes and not its trials",
+    note: "UCB1 forgets nothing",
   },
   {
     file: "src/control/paths/figures.ts",
@@ -57,7 +100,7 @@ export const PATHS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/paths/bulk.ts",
-    from: "if (pausedUs < PAUSE_US_MIN) return kept;",
+    from: "if (pausedUs <= path.delayUs + path.deviationUs - paths[other]!.leastUs) return kept;",
     to: "",
     tests: [CHOICE],
     note: "a flow changes its path between two packets",

@@ -16,6 +16,7 @@ import type { Mutation } from "./mutation.ts";
 import { PACKAGING_ROWS } from "./packaging_rows.ts";
 import { PATHS_ROWS } from "./paths_rows.ts";
 import { QUEUE_ROWS } from "./queue_rows.ts";
+import { REPAIR_ROWS } from "./repair_rows.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
 import { SESSION_PATH_ROWS } from "./session_path_rows.ts";
 import { SESSION_ROWS } from "./session_rows.ts";
@@ -28,6 +29,7 @@ export const ROWS: readonly Mutation[] = [
   ...ROUTE_ROWS,
   ...PATHS_ROWS,
   ...QUEUE_ROWS,
+  ...REPAIR_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
   ...FALLBACK_ROWS,

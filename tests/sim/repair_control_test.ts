@@ -125,6 +125,23 @@ Deno.test(`repair control: what outages lose comes back as far as it is still in
   assertLess(on, 0.85 * off);
 });
 
+Deno.test(`repair control: between outages that growing delays foretell it rests, and not without prediction (seed ${SEED})`, () => {
+  let foreseen = 0, blind = 0, left = 0, leftBlind = 0;
+  for (const seed of SEEDS) {
+    const path = (random: Random) => new Path(ONE_WAY_US, handover(random, HANDOVER));
+    const stream = { ...STREAM, seconds: 60, seed, back: clean };
+    const share = (outcome: Outcome) => shareOf(outcome, 20 * SECOND_US, 60 * SECOND_US);
+    const on = play(options({ budgetPercent: 100 }), path, stream);
+    const off = play(options({ budgetPercent: 100, proactive: false }), path, stream);
+    foreseen += share(on);
+    blind += share(off);
+    left += on.residual;
+    leftBlind += off.residual;
+  }
+  assertLess(foreseen, 0.5 * blind);
+  assertLess(left, 1.1 * leftBlind);
+});
+
 Deno.test(`repair control: where reports have ceased it sends the probe and no more (seed ${SEED})`, () => {
   const path = (random: Random) => new Path(ONE_WAY_US, randomLoss(random, 0.05));
   const back = () =>

@@ -166,9 +166,31 @@ doorsTest("rows of a door that is closed, or cannot be, are refused and hold up 
   assertEquals(told, []);
   const open = (door: number, device: string) => () => near.open(door, device, []);
   assertThrows(open(2, "eth7"), Error, "no socket can be bound to eth7");
-  assertThrows(open(DOORS_MAX, "eth0"), Error, "door 8: 1 to 7 there are");
-  assertThrows(open(0, "eth0"), Error, "door 0: 1 to 7 there are");
+  assertThrows(open(DOORS_MAX, "eth0"), Error, "door 8: 0 to 7 there are");
 });
+
+doorsTest(
+  "the first door is the system's choice, or an interface's while one is opened for it",
+  async (ends) => {
+    const { network, client, near, far, told } = ends;
+    const sourceOf = async (text: string) => {
+      send(near, FAR, far.localPort, [[0, text]]);
+      const [{ from, port }] = await receive(far, 1);
+      send(far, from, port, [[0, "answer"]]);
+      assertEquals((await receive(near, 1)).map(({ local }) => local), [[0, 0, 0, 0]]);
+      return from;
+    };
+    assertEquals(await sourceOf("free"), "10.201.0.2");
+    inNamespace(network.namespace(client), () => near.open(0, "eth1", []));
+    assertEquals(await sourceOf("bound"), "10.202.0.2");
+    await network.ip(client, "link set eth1 down".split(" "));
+    send(near, FAR, far.localPort, [[0, "lost"], [1, "through"]]);
+    assertEquals((await receive(far, 1)).map(({ text }) => text), ["through"]);
+    assertEquals(told, [[0, true]]);
+    near.shut(0);
+    assertEquals(await sourceOf("free again"), "10.201.0.2");
+  },
+);
 
 doorsTest("where no device can be bound to, an address of the interface stands in for it", async (ends) => {
   const { network, client, near, far } = ends;

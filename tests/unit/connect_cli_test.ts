@@ -175,3 +175,22 @@ Deno.test("connect: --repair says what a relay's [repair] says", () => {
   });
   assertEquals(readRepair("enabled=false", false), readRepair(undefined, true));
 });
+
+Deno.test("connect: wrong paths are named with what to say", async () => {
+  await inDirectory(async (directory) => {
+    const cases: [args: string[], message: RegExp][] = [
+      [["--redundant", "game"], /--redundant is of several paths; add --paths auto/],
+      [["--metered", "wwan0"], /--metered is of several paths; add --paths auto/],
+      [["--paths", "eth0,../x"], /--paths: expected names of interfaces .*found "\.\.\/x"; see: ip -br link/],
+      [["--paths", "eth0,eth0"], /--paths: expected names of interfaces .* each once/],
+      [["--paths", "a,b,c,d,e"], /--paths: at most 4, found 5/],
+      [["--paths", "a,b", "--metered", "c"], /--metered: c is not among --paths a,b/],
+      [["--paths", "auto", "--redundant", "bulk"], /--redundant: expected classes of .*found "bulk"/],
+    ];
+    for (const [args, message] of cases) {
+      const { code, stderr } = await run("connect", args, directory);
+      assertEquals(code, 2, args.join(" "));
+      assertMatch(stderr, message);
+    }
+  });
+});

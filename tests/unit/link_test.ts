@@ -115,6 +115,7 @@ function sendingFirst(plane: LocalPlane, onConnect: () => void): LinkPlane {
       onConnect();
     },
     reach: (address, port) => plane.reach(address, port),
+    setDoors: () => {},
     moved: () => plane.moved(),
     hint: () => {},
     look: (ping) => plane.look(ping),

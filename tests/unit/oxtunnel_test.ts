@@ -182,8 +182,8 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
     }),
   "deadline of 60 ms": () =>
     written((view, at) => control.writeShort(view, at, control.CONTROL_DEADLINE, 60)),
-  "contexts: 3 by generation 7": () =>
-    written((view, at) => control.writeContexts(view, at, Uint8Array.of(3, 7), 2)),
+  "contexts: the anchor 0x1234 of 3 by generation 7": () =>
+    written((view, at) => control.writeContexts(view, at, Uint8Array.of(0x83, 7, 0x34), 3)),
   "ack of 7": () => written((view, at) => control.writeShort(view, at, control.CONTROL_ACK, 7)),
   "close, draining, retry in 5 s": () =>
     written((view, at) => control.writeClose(view, at, control.CLOSE_DRAINING, 5)),

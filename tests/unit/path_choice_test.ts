@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
-import { earliestArrival, FlowPins, isFit, spreadUs } from "../../src/control/paths/bulk.ts";
+import { bulkPath, earliestArrival, FlowPins, isFit, spreadUs } from "../../src/control/paths/bulk.ts";
 import {
   choiceOf,
   copyOf,
@@ -23,8 +23,8 @@ import { Cut, OnePath, play, type PlayedPath } from "../kit/paths_play.ts";
 import { Random } from "../kit/random.ts";
 
 const SECOND = 1_000_000, NONE = 0xffff_ffff;
-const ALWAYS = () => new LeastLate(100, false), IN_DOUBT = () => new LeastLate(100, true);
-const SINGLE = () => new LeastLate(0, true);
+const ALWAYS = () => new LeastLate(100, "always"), IN_DOUBT = () => new LeastLate(100, "in doubt");
+const SINGLE = () => new LeastLate(0, "in doubt");
 
 interface Known {
   delayUs?: number;
@@ -56,6 +56,10 @@ Deno.test("path figures: smoothed, windowed, and finite whatever they are told",
   for (const atS of [15, 30]) figures.delay(25_000, atS * SECOND);
   for (let i = 0; i < 3; i++) figures.outcome(100, 0, 30 * SECOND);
   assertEquals([figures.leastUs, figures.lossRateMax < 1e-6], [25_000, true], "and then forgotten");
+  const idle = new PathFigures(0);
+  idle.outcome(100, 10, 0);
+  idle.outcome(100, 0, 30 * SECOND);
+  assertLess(idle.lossRateMax, 0.02, "a window that nobody looked at is over too");
   for (const us of [NaN, -5, Infinity, 1e300]) figures.delay(us, 31 * SECOND);
   for (const lost of [NaN, -1, 1e9]) figures.outcome(10, lost, 31 * SECOND);
   figures.outcome(NaN, 1, 31 * SECOND);
@@ -94,6 +98,25 @@ Deno.test("path choice: the least late goes first, and a copy where it may help"
   assertEquals(chosen(IN_DOUBT(), [first, near]), [0, 1]);
   near.isMetered = true;
   assertEquals(chosen(IN_DOUBT(), [first, near]), [0, NO_PATH], "what costs money is not for that");
+  // Who pays for the second path alone has copies there in doubt alone.
+  const sparing = () => new LeastLate(100, "free or in doubt");
+  assertEquals(chosen(sparing(), [first, far]), [0, 1]);
+  assertEquals(chosen(sparing(), [first, path({ delayUs: 40_000, isMetered: true })]), [0, NO_PATH]);
+  assertEquals(chosen(sparing(), [lossy, path({ delayUs: 40_000, isMetered: true })]), [0, 1]);
+  assertEquals(
+    chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 40_000 })]),
+    [1, NO_PATH],
+    "20 ms are not worth it",
+  );
+  assertEquals(chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 60_000 })]), [0, 1]);
+  const resort = path({ delayUs: 15_000 });
+  resort.handicap = 1;
+  assertEquals(chosen(ALWAYS(), [resort, far]), [1, NO_PATH], "a last resort is one");
+  // Near equals change nothing.
+  const steady = ALWAYS(), rival = path({ delayUs: 19_000 });
+  assertEquals(chosen(steady, [first, far]), [0, 1]);
+  assertEquals(chosen(steady, [first, rival]), [0, 1]);
+  assertEquals(chosen(steady, [far, rival]), [1, 0]);
   // No copy where it cannot help.
   assertEquals(chosen(ALWAYS(), [lossy, path({ delayUs: 220_000 })]), [0, NO_PATH]);
   assertEquals(chosen(ALWAYS(), [lossy, path({ isSilent: true })]), [0, 1], "it may be back any time");
@@ -102,7 +125,7 @@ Deno.test("path choice: the least late goes first, and a copy where it may help"
 Deno.test("path choice: copies stay within their share", () => {
   const paths = [path(), path({ delayUs: 40_000 })];
   for (const percent of [0, 25, 50, 100]) {
-    const scheduler = new LeastLate(percent, false);
+    const scheduler = new LeastLate(percent, "always");
     let copies = 0;
     for (let i = 0; i < 1000; i++) if (copyOf(scheduler.choose(paths, i)) !== NO_PATH) copies++;
     assert(Math.abs(copies - 10 * percent) <= 1, `${copies} at ${percent} %`);
@@ -207,7 +230,7 @@ Deno.test("bulk: a flow keeps its path until a pause, and none goes where losses
     pins.forget(flow);
     gone++;
   }
-  assertEquals(pins.choose(slowOnes[0], paths, 60_400), 1, "not without a pause");
+  assertEquals(pins.choose(slowOnes[0], paths, 65_000), 1, "not without a pause as long as the paths differ");
   assertEquals(pins.choose(slowOnes[0], paths, 200_000), 0, "with one it does");
   // What is lossy, queued or silent takes none, and its flows leave at once.
   const bad = [{ lossRate: 0.06 }, { isSilent: true }].map((known) => path({ bytesPerS: 1e9, ...known }));
@@ -269,6 +292,21 @@ Deno.test("bulk: one flow over two lines has nearly both rates, in order with th
   assertGreater(ordered.mbit, 26);
   assertEquals(ordered.disorder, 0);
   assertGreater(plain.disorder, 0.1, "the buffer has something to do");
+});
+
+Deno.test("bulk: where all of it takes one path, it stays while that is fit and free", () => {
+  const near = path(), far = path({ delayUs: 60_000 });
+  assertEquals(bulkPath([near, far], 1), 1, "not for 40 ms");
+  assertEquals(bulkPath([near, path({ delayUs: 160_000 })], 1), 0);
+  assertEquals(bulkPath([path({ lossRate: 0.06 }), far], 0), 1);
+  assertEquals(bulkPath([path({ isMetered: true }), far], 0), 1);
+  assertEquals(
+    bulkPath([path({ isMetered: true }), path({ lossRate: 0.06 })], 1),
+    1,
+    "a price weighs more than losses",
+  );
+  assertEquals(bulkPath([path({ isMetered: true }), path({ isSilent: true })], 1), 0);
+  assertEquals([bulkPath([undefined, far], 0), bulkPath([undefined], 0)], [1, NO_PATH]);
 });
 
 Deno.test("bulk: a line that is too far away for one flow takes none of it", () => {

@@ -353,6 +353,41 @@ Deno.test("repair sender: what is neither marked nor repaired does not enlarge t
   assertLessOrEqual(answerBytes, budget * protectedBytes);
 });
 
+Deno.test("repair sender: of a bad second's budget something is left to last chances", () => {
+  const length = 100, rttUs = 20_000, packet = new Uint8Array(length).fill(7);
+  /** Of the last 50 of a second's packets, those that are sent again when all are asked for, `ageUs` old, twenty of them `before` too. */
+  const answered = (ageUs: number, burstUs: number, before = false) => {
+    const sender = new RepairSender(kernel, 0.5), burst = new Burst(new Arena(1)), [game] = sender.lanes;
+    game.isMarked = true;
+    game.answerableUs = 60_000;
+    game.plan = plan({ share: 0 });
+    game.plan.asking.burstUs = burstUs;
+    sender.roundTripUs = rttUs;
+    for (let n = 0; n < 64; n++) assert(sender.sent(game, packet, 0, length, n, n < 14 ? 0 : 900_000));
+    let counter = 64;
+    const ask = (first: number, count: number, nowUs: number) => {
+      for (let n = first; n < first + count; n++) sender.onRequest(n - 1, 1, 1, nowUs);
+      do {
+        burst.release();
+        const row = burst.grow(0, DONE);
+        sender.ride(burst, row, counter++, BYTES_MAX, nowUs);
+        for (let i = 0; i < sender.written.count; i++) answered.add(sender.written.newest[i]);
+      } while (sender.written.count > 0);
+    };
+    const nowUs = 900_000 + ageUs, answered = new Set<number>();
+    if (before) ask(14, 20, nowUs - 5_000);
+    ask(14, 50, nowUs);
+    return answered.size;
+  };
+  const last = answered(45_000, 30_000), early = answered(10_000, 30_000);
+  assertGreater(last, 20);
+  assert(early > 1 && early < 0.3 * last, `${early} of ${last}`);
+  assertEquals(answered(10_000, 0), last, "no burst: the first answer is as good as any");
+  // Twenty went once already; a second time they go only while there is plenty.
+  const again = answered(45_000, 30_000, true);
+  assertGreater(again, 0.75 * last, `${again} of ${last}`);
+});
+
 Deno.test("repair sender: as many packets are remembered as the encoder has places, of which one is free", () => {
   const encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES), numbers = new Float64Array(1);
   for (let n = 0; n < 2 * KEPT; n++) assert(encoder.add(n, new Uint8Array(10), 0, 10));

@@ -2,7 +2,7 @@
  * What a receiver asks for, and when, by marks, counters and pace (PROTOCOL §12, §14), and what a sender keeps for requests:
  * the parts alone, without a tunnel.
  */
-import { assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
+import { assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Arrivals } from "../../src/repair/arrivals.ts";
@@ -25,6 +25,7 @@ import {
   readRequestFirst,
 } from "../../src/wire/control.ts";
 import { FRAME_CONTROL, FRAME_HEAD_BYTES, FrameReader } from "../../src/wire/frame.ts";
+import { MARKS, writeMark } from "../../src/wire/oxtunnel.ts";
 
 const GAP_US = 15_625, RTT_US = 20_000, DEADLINE_US = 60_000, BYTES = 200;
 
@@ -129,6 +130,61 @@ Deno.test("requests: a request for which there is no second chance goes twice, a
     assertEquals(view.buffer.slice(0, bytes), first);
     assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs), requests.asked], [false, false, 1]);
     assertLess(nowUs, requests.dueUs);
+  }
+});
+
+Deno.test("requests: where the first of two rides, its session is called for the copy at once", () => {
+  const options = { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 };
+  const pool = new Repairs(repairOptions(new PortableShardKernel(), options), { add() {} });
+  const wanted: number[] = [];
+  const host = {
+    highestReceived: () => 0,
+    roundTripUs: () => 48_000,
+    hasten: (dueUs: number) => wanted.push(dueUs),
+    speak() {},
+  };
+  const repair = new SessionRepair(pool, host, true), burst = new Burst(new Arena(1)), headerBytes = 6;
+  const row = () => {
+    burst.release();
+    const row = burst.grow(BYTES, DONE);
+    burst.headerBytes[row] = headerBytes;
+    return row;
+  };
+  const arrive = (n: number, nowUs: number) => {
+    const at = row();
+    burst.counter[at] = 2 * n; // half of what is sent gets lost, and was not marked
+    burst.view.setUint8(burst.offset[at] - headerBytes, 0);
+    writeMark(burst.view, burst.offset[at] - headerBytes, n % MARKS + 1);
+    repair.datagramReceived(burst, at, nowUs);
+  };
+  for (let n = 0; n < 20; n++) arrive(n, n * GAP_US);
+  const nowUs = 20 * GAP_US + 3_000;
+  arrive(21, nowUs);
+  assertEquals(repair.hasRequest(nowUs), true);
+  assertEquals(repair.sends(CLASS_GAME), true);
+  wanted.length = 0;
+  const at = row();
+  burst.trafficClass[at] = CLASS_BULK;
+  repair.ride(burst, at, 0, 1400, nowUs);
+  assertGreater(burst.length[at], BYTES, "the request rides");
+  assertEquals([repair.hasRequest(nowUs), wanted], [true, [nowUs]], "the copy is due");
+});
+
+Deno.test("arrivals: totals are told at once, and every half a second where the other end is asked", () => {
+  for (const isFrugal of [false, true]) {
+    const arrivals = new Arrivals(0, isFrugal);
+    let told = 0;
+    // One in five is lost; a report after every five.
+    for (let n = 0; n < 640; n++) {
+      const nowUs = n * GAP_US;
+      if (n % 5 !== 0) arrivals.arrived(n, BYTES, nowUs);
+      if (n % 5 !== 4) continue;
+      arrivals.judge(nowUs);
+      if (!arrivals.isQualityDue(nowUs)) continue;
+      arrivals.saidQuality(nowUs);
+      told++;
+    }
+    assertEquals(told, isFrugal ? 19 : 128);
   }
 });
 

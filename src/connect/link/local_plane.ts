@@ -13,6 +13,7 @@ import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
 import { MmsgPort } from "../../io/mmsg.ts";
+import { MultiPort } from "../../io/multi_port.ts";
 import type { Port } from "../../io/port.ts";
 import { StreamSide } from "../../io/stream_side.ts";
 import { UdpPort } from "../../io/udp.ts";
@@ -27,6 +28,8 @@ import type { Invitation } from "../invitation.ts";
 import { keyFromText } from "../../process/keys_text.ts";
 import { warmUpFor } from "../../process/warmup.ts";
 import { innerTotals } from "./counts.ts";
+import type { DoorPlan } from "./doors.ts";
+import { PlaneDoors } from "./plane_doors.ts";
 import {
   type LinkPlane,
   PLANE_MAILBOX,
@@ -50,6 +53,8 @@ export class LocalPlane implements LinkPlane {
   readonly #exit: Exit;
   readonly #mailbox: Mailbox | undefined;
   readonly #isOxtunnel: boolean;
+  /** The port's doors, where there are several paths. */
+  readonly #doors: PlaneDoors | undefined;
   readonly #metrics = new Metrics();
 
   /**
@@ -73,7 +78,11 @@ export class LocalPlane implements LinkPlane {
     const isNative = typeof native !== "string";
     this.#client = makeClient(invitation, exit, isNative, kernels, wishes, arena, metrics);
     this.#exit = exit;
-    const socket = makePort(native, arena, metrics);
+    const socket = wishes.paths && typeof native !== "string"
+      ? openDoors(native, metrics, (door, isFailing) => this.#doors?.note(door, isFailing))
+      : makePort(native, arena, metrics);
+    if (socket instanceof MultiPort) this.#doors = new PlaneDoors(socket, this.#client);
+    if (wishes.paths) this.#client.setCopied(wishes.paths.copied);
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
@@ -121,6 +130,11 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
+  setDoors(doors: readonly DoorPlan[]): void {
+    this.#doors?.set(doors, monotonicUs());
+    this.#driver.turn();
+  }
+
   hint(flows: HintedFlows, trafficClass: number | undefined): void {
     this.#client.hint(flows, trafficClass);
     this.#driver.turn();
@@ -159,6 +173,7 @@ export class LocalPlane implements LinkPlane {
     });
     return {
       refused: this.#client.refusal?.reason,
+      failingDoors: this.#doors?.failing ?? [],
       ...{
         relay,
         asked,
@@ -264,9 +279,19 @@ function makeClient(
   return client;
 }
 
+/** A port with a door for each interface, of which none has a door yet. */
+function openDoors(
+  native: Native,
+  metrics: Metrics,
+  onFailing: (door: number, isFailing: boolean) => void,
+): MultiPort {
+  const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
+  return onAnyAddress((host) => new MultiPort({ native, host, onRefused, onFailing }));
+}
+
 /** Bound to no address and a port of the system's choice. */
 function openPort(native: Native | string, arena: Arena, metrics: Metrics): Port {
-  const open = (host: string): Port =>
+  return onAnyAddress((host): Port =>
     typeof native === "string"
       ? new UdpPort({ host, port: 0, arena, onDrop: (reason) => metrics.drop(DROP[reason]) })
       : new MmsgPort({
@@ -274,7 +299,11 @@ function openPort(native: Native | string, arena: Arena, metrics: Metrics): Port
         host,
         port: 0,
         onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
-      });
+      })
+  );
+}
+
+function onAnyAddress<Opened>(open: (host: string) => Opened): Opened {
   try {
     return open("::");
   } catch {

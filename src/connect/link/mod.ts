@@ -8,6 +8,7 @@ import { formatEndpoint } from "../../config.ts";
 import type { LinkStatus } from "../view.ts";
 import type { LinkPlane, PlaneState } from "./plane.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
+import type { Doors } from "./doors.ts";
 import type { LinkFallback } from "./fallback.ts";
 import { type Counts, meanHeaders, shares } from "./counts.ts";
 import type { Servers } from "../servers.ts";
@@ -33,6 +34,8 @@ export interface LinkOptions {
   fallback?: LinkFallback;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
+  /** What says which interfaces lead to the relay, where there are to be several paths. */
+  doors?: Doors;
   /** Somebody looks at the figures, so they are to be fresh while nothing flows too. */
   isWatched: boolean;
   say: (message: string) => void;
@@ -66,6 +69,7 @@ export class Link {
   readonly #counts: Counts[] = [];
   #innerMtu = 0;
   #isNarrow = false;
+  #failingDoors: number[] = [];
 
   /** Begins to connect. */
   constructor(options: LinkOptions) {
@@ -187,8 +191,12 @@ export class Link {
   /** Goes on after a change of network, and tries again, or elsewhere, when it is time to. */
   #care(nowMs: number): void {
     const isWell = this.#state === "connected";
+    if (isWell) this.#lookAtDoors();
     const networks = networksBut(this.#o.ownDevice);
-    if (networks !== this.#networks) {
+    if (networks !== this.#networks && this.#hasDoors) {
+      // Each door follows its own interface.
+      this.#networks = networks;
+    } else if (networks !== this.#networks) {
       this.#networks = networks;
       this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
@@ -221,6 +229,25 @@ export class Link {
     this.#change(() => this.#o.servers.round(!isWell, nowMs));
   }
 
+  /** Whether paths lead through interfaces of their own now. */
+  get #hasDoors(): boolean {
+    return (this.#o.doors?.plan.length ?? 0) > 1;
+  }
+
+  #lookAtDoors(): void {
+    const { doors, plane, servers, say } = this.#o;
+    if (doors === undefined) return;
+    const plan = doors.look(servers.address, 1000 * performance.now());
+    // With one interface the system's choice is as good, and follows the networks by itself.
+    if (plan !== undefined) plane.setDoors(plan.length > 1 ? plan : []);
+    const failing = this.#plane!.failingDoors;
+    for (const { door, device } of doors.plan) {
+      const isNew = failing.includes(door) && !this.#failingDoors.includes(door);
+      if (isNew) say(`${device} takes no packets now; its path waits until it does.`);
+    }
+    this.#failingDoors = failing;
+  }
+
   get #udp(): { address: string; port: number } {
     const { address, endpoint: { port } } = this.#o.servers;
     return { address, port };
@@ -229,6 +256,9 @@ export class Link {
   #connect(): void {
     this.#triedMs = performance.now();
     this.#tried.add(this.#o.servers.address);
+    // A new session begins where the system sends it, and learns of the other ways then.
+    if (this.#hasDoors) this.#o.plane.setDoors([]);
+    this.#o.doors?.forget();
     const { address, port } = this.#o.fallback?.target ?? this.#udp;
     this.#o.plane.connect(address, port);
   }

@@ -9,6 +9,7 @@ import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
 import type { HeaderMethod } from "../../wire/parameters.ts";
+import type { DoorPlan, PathWishes } from "./doors.ts";
 import type { ElidedHeaders, InnerTotals } from "./counts.ts";
 
 /** Mailboxes of the fallback over TLS: of the client's one plane, and of the thread that serves the connection. */
@@ -41,6 +42,8 @@ export interface PlaneState {
   applications: Record<string, number>;
   /** How long packets took in this process in the last half minute. */
   latency: LatencyFigures;
+  /** Doors whose interfaces take nothing now. */
+  failingDoors: number[];
   /** Packets to the relay that went without the headers that it knows, so far. */
   headers: ElidedHeaders;
 }
@@ -53,6 +56,8 @@ export interface LinkPlane {
   reach(address: string, port: number): void;
   /** This host has another address or network: an OxTunnel session goes on there. */
   moved(): void;
+  /** The interfaces of this host that lead to the relay, from now on; none for the system's choice. */
+  setDoors(doors: readonly DoorPlan[]): void;
   /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
   hint(flows: HintedFlows, trafficClass: number | undefined): void;
   /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
@@ -78,6 +83,8 @@ export interface PlaneWishes {
   downBytesPerS?: number;
   /** What finds the rate of the way up. */
   congestionAlgorithm: Config["congestionAlgorithm"];
+  /** Several paths at once; undefined for the one that the system chooses. */
+  paths?: PathWishes;
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }

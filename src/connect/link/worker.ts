@@ -9,6 +9,7 @@ import { loadNative } from "../../../ffi/native.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
+import type { DoorPlan } from "./doors.ts";
 import { LocalPlane } from "./local_plane.ts";
 import type { PlaneState, PlaneWishes } from "./plane.ts";
 
@@ -27,6 +28,7 @@ export interface StartPlaneWorker {
 export type ToPlaneWorker =
   | { type: "connect" | "reach"; address: string; port: number }
   | { type: "moved" }
+  | { type: "doors"; doors: readonly DoorPlan[] }
   | { type: "hint"; flows: HintedFlows; trafficClass: number | undefined }
   | { type: "look"; ping: boolean }
   | { type: "close" };
@@ -44,6 +46,7 @@ scope.onmessage = ({ data }: MessageEvent<StartPlaneWorker>) => {
     if (message.type === "connect") plane.connect(message.address, message.port);
     else if (message.type === "reach") plane.reach(message.address, message.port);
     else if (message.type === "moved") plane.moved();
+    else if (message.type === "doors") plane.setDoors(message.doors);
     else if (message.type === "hint") plane.hint(message.flows, message.trafficClass);
     else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
     else plane.close().then(() => tell({ type: "closed" }));

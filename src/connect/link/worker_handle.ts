@@ -6,6 +6,7 @@ import { closeBells, openBells, ringBell } from "../../io/bell.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
+import type { DoorPlan } from "./doors.ts";
 import type { LinkPlane, PlaneState, PlaneWishes } from "./plane.ts";
 import type { FromPlaneWorker, StartPlaneWorker, ToPlaneWorker } from "./worker.ts";
 
@@ -53,6 +54,10 @@ export class PlaneWorkerHandle implements LinkPlane {
 
   moved(): void {
     this.#tell({ type: "moved" });
+  }
+
+  setDoors(doors: readonly DoorPlan[]): void {
+    this.#tell({ type: "doors", doors });
   }
 
   hint(flows: HintedFlows, trafficClass: number | undefined): void {

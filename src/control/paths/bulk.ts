@@ -12,12 +12,37 @@ import type { PathFigures } from "./figures.ts";
 const LOSS_MAX = 0.05, QUEUE_US_MAX = 100_000;
 /** A path that is this much slower is of no use to one flow: the receiver would wait for it longer than it holds packets. */
 export const AGGREGATE_DIFFERENCE_US = 32_000;
+/** No delay is as long: it decides among paths that are as good otherwise. */
+const WHOLE_US = 100_000_000;
 /** A pause that is a flowlet's end on any path. */
 const PAUSE_US_MIN = 1_000;
 
 /** Whether a path takes bulk while others do too. */
 export function isFit(path: PathFigures): boolean {
   return path.isKnown && !path.isSilent && path.lossRate <= LOSS_MAX && path.queueUs <= QUEUE_US_MAX;
+}
+
+/** Another path must be this much nearer, so that all bulk moves there from one that is as good otherwise. */
+const NEARER_US = 100_000;
+
+/**
+ * The path that all bulk takes where it takes one: `present`, unless that is unfit, costs money, is the last resort or much farther
+ * while another is not. NO_PATH where there is none.
+ */
+export function bulkPath(paths: PathsOf, present: number): number {
+  let best = NO_PATH, least = Infinity;
+  for (let number = 0; number < paths.length; number++) {
+    const path = paths[number];
+    if (path === undefined) continue;
+    const us = Math.max(0, path.delayUs) - (number === present ? NEARER_US : 0);
+    const worse = (path.isSilent ? 8 : 0) + 4 * path.handicap + (path.isMetered ? 2 : 0) +
+      (isFit(path) ? 0 : 1);
+    const value = worse + us / WHOLE_US;
+    if (value >= least) continue;
+    least = value;
+    best = number;
+  }
+  return best;
 }
 
 /** Which path each flow has, by the rows of the flow table. */

@@ -41,8 +41,12 @@ export interface PathScheduler {
 const DEVIATIONS = 2;
 /** A packet that comes so much later than by the fastest path is of use to no game and no call. */
 const LATE_US = 100_000;
-/** What silence adds to what may be expected of a path, and what not to know its delay adds. */
-const SILENT = 2, UNKNOWN = 1;
+/** What silence adds to what may be expected of a path, what not to know its delay adds, and what a price does: some 22 ms. */
+const SILENT = 2, UNKNOWN = 1, METERED = 0.05;
+/** A handicap from which on a path is the last resort and gets no copies. */
+const LAST_RESORT = 1;
+/** Another path must be expected to be this much better than the present one, so that packets do not change to and fro. */
+const BETTER = 0.8, BETTER_BY = 0.0004;
 /** A path that lost more than this, or grew by this, or is younger, does not go without a copy. */
 const LOSS_MAX = 0.003, QUEUE_US_MAX = 15_000, YOUNG_US = 2_000_000;
 
@@ -55,11 +59,14 @@ export function lateness(path: PathFigures, leastUs: number): number {
   const lateUs = path.delayUs + DEVIATIONS * path.deviationUs - leastUs;
   const late = Math.min(1, Math.max(0, lateUs) / LATE_US);
   return path.lossRate + (1 - path.lossRate) * late * late + (path.isSilent ? SILENT : 0) +
-    (path.isKnown ? 0 : UNKNOWN);
+    (path.isKnown ? 0 : UNKNOWN) + (path.isMetered ? METERED : 0) + path.handicap;
 }
 
-/** The path of least expected lateness but `except`; NO_PATH where there is none. Of equal ones the first. */
-export function leastLate(paths: PathsOf, except: number): number {
+/**
+ * The path of least expected lateness but `except`; NO_PATH where there is none. Of equal ones the first, and of near equals
+ * `present`, which packets take now.
+ */
+export function leastLate(paths: PathsOf, except: number, present = NO_PATH): number {
   let leastUs = Infinity;
   for (let number = 0; number < paths.length; number++) {
     const path = paths[number];
@@ -70,7 +77,7 @@ export function leastLate(paths: PathsOf, except: number): number {
   for (let number = 0; number < paths.length; number++) {
     const path = paths[number];
     if (path === undefined || number === except) continue;
-    const late = lateness(path, leastUs);
+    const whole = lateness(path, leastUs), late = number === present ? BETTER * whole - BETTER_BY : whole;
     if (late >= least) continue;
     least = late;
     best = number;
@@ -90,28 +97,34 @@ export function overlaps(first: PathFigures, second: PathFigures): boolean {
   return Math.abs(first.delayUs - second.delayUs) <= spread;
 }
 
+/**
+ * When copies go: always; only where they may help, that is where the first path is in doubt, or nobody knows which one is faster
+ * and the second costs no money; or always where they cost no money, and else in doubt.
+ */
+export type Copies = "always" | "in doubt" | "free or in doubt";
+
 /** The path of least expected lateness, and a copy by the next one. */
 export class LeastLate implements PathScheduler {
   readonly #percent: number;
-  readonly #isStrategic: boolean;
+  readonly #copies: Copies;
+  /** Where the last packet and its copy went. */
+  #first = NO_PATH;
+  #second = NO_PATH;
   /** Copies that may still be sent, in packets. */
   #credit = 0;
 
-  /**
-   * @param percent copies for each hundred packets at most. @param isStrategic a copy only where it may help: the first path is in
-   * doubt, or which one is faster is unknown and the second costs no money. Else always.
-   */
-  constructor(percent: number, isStrategic: boolean) {
+  /** @param percent copies for each hundred packets at most. */
+  constructor(percent: number, copies: Copies) {
     this.#percent = percent;
-    this.#isStrategic = isStrategic;
+    this.#copies = copies;
   }
 
   choose(paths: PathsOf, nowUs: number): number {
-    const first = leastLate(paths, NO_PATH);
+    const first = this.#first = leastLate(paths, NO_PATH, this.#first);
     if (first === NO_PATH) return NO_PATH;
     this.#credit = Math.min(100, this.#credit + this.#percent / 100);
     if (this.#credit < 1) return choiceOf(first, NO_PATH);
-    const second = leastLate(paths, first);
+    const second = this.#second = leastLate(paths, first, this.#second);
     if (second === NO_PATH || !this.#isWorth(paths[first]!, paths[second]!, nowUs)) {
       return choiceOf(first, NO_PATH);
     }
@@ -123,10 +136,12 @@ export class LeastLate implements PathScheduler {
 
   #isWorth(first: PathFigures, second: PathFigures, nowUs: number): boolean {
     // A silent path is worth it: it may be back before anybody hears so.
-    if (second.leastUs > first.delayUs + LATE_US) return false;
-    if (!this.#isStrategic || isDoubtful(first, nowUs)) return true;
-    // The faster one comes second for what it loses, and mostly it does not.
-    if (second.delayUs < first.delayUs) return true;
+    if (second.handicap >= LAST_RESORT || second.leastUs > first.delayUs + LATE_US) return false;
+    const isSpared = this.#copies === "in doubt" || this.#copies === "free or in doubt" && second.isMetered;
+    if (!isSpared || isDoubtful(first, nowUs)) return true;
+    // The faster one comes second for what it loses, and mostly it does not; or for its price.
+    const isForPrice = second.isMetered && second.lossRate <= first.lossRate;
+    if (second.delayUs < first.delayUs && !isForPrice) return true;
     return !second.isMetered && overlaps(first, second);
   }
 }

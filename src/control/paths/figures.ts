@@ -29,6 +29,8 @@ export class PathFigures {
   isHandoffAhead = false;
   /** Each byte costs its user money. */
   isMetered = false;
+  /** What its user says of it, as a share of packets missed that it weighs as much as: 1 for the last resort, below 0 for a favourite. */
+  handicap = 0;
   /** What the path carries, bytes a second; 0 while nobody knows. */
   bytesPerS = 0;
   /** From when on the path was there. */

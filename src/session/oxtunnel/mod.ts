@@ -160,6 +160,12 @@ export class Oxtunnel implements Protocol {
     this.sessions.currentOf(id)?.pathSet?.openThrough(door, isMetered, nowUs);
   }
 
+  /** Whether what goes through the door costs, from now on, without asking the way there anew; door 0 is the first path's. */
+  price(id: number, door: number, isMetered: boolean): void {
+    if (this.#host.doors.has(door)) this.#host.doors.set(door, isMetered);
+    this.sessions.currentOf(id)?.pathSet?.price(door, isMetered);
+  }
+
   /** This host no longer has the door. */
   dropDoor(id: number, door: number): void {
     this.#host.doors.delete(door);

@@ -4,6 +4,9 @@
  * address has answered, and on a silent one only where there is no other. What the choice is made of, control/paths/ says.
  * Keeps PROTOCOL R109, R111, R113 and R114.
  */
+import { bulkPath } from "../../control/paths/bulk.ts";
+import { copyOf, LeastLate, NO_PATH, pathOf } from "../../control/paths/choice.ts";
+import { PathFigures } from "../../control/paths/figures.ts";
 import { isRealTime } from "../../control/traffic_class.ts";
 import { NONE } from "../../vector/arena.ts";
 import type { Burst } from "../../vector/burst.ts";
@@ -20,12 +23,8 @@ const LIVE_MAX = 4;
 const SILENT_PINGS = 3;
 /** How often figures are looked at while packets go, and each path is asked while the session is used and while it is not. */
 const LOOK_US = 10_000, ASK_USED_US = 1_000_000, ASK_IDLE_US = 15_000_000;
-/** Another path must be expected to be this much better, so that packets do not change to and fro. */
-const BETTER = 0.8, BETTER_US = 1_000;
-/** A path with more losses, or a longer queue than the others by this, gets no bulk. */
-const BULK_LOSS_MAX = 0.05, BULK_WORSE_US = 100_000;
-/** What a lost packet weighs beside late ones: the deadline of a game. */
-const LOSS_US = 60_000;
+/** Copies for each hundred packets of games and calls at most. */
+const COPIES_PERCENT = 100;
 
 /** What this end knows of one path, and what is said of it. */
 export interface PathState {
@@ -56,6 +55,11 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
   /** By number; the first is the session's own. */
   readonly #ways: (FurtherPath | undefined)[] = new Array(PATHS_MAX).fill(undefined);
   readonly #states: PathState[] = Array.from({ length: PATHS_MAX }, newState);
+  /** By number, of those that can be used. */
+  readonly #figures: (PathFigures | undefined)[] = new Array(PATHS_MAX).fill(undefined);
+  /** Datagrams that were judged by the last look, by number. */
+  readonly #judged = new Float64Array(PATHS_MAX);
+  readonly #scheduler = new LeastLate(COPIES_PERCENT, "free or in doubt");
   /** Numbers that were used, by bit. */
   #used = 1;
   /** Classes whose packets the other end wants on a second path too, by bit; -1 where it has said nothing. */
@@ -132,6 +136,14 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     for (const way of [...this.ways()]) if (way.door === door) this.close(way.pathNumber);
   }
 
+  /** What goes through the door costs, or does not, from now on. */
+  price(door: number, isMetered: boolean): void {
+    if (!this.#session.isInitiator || this.rows.length === 0) return;
+    if (door === 0) this.#say(0, isMetered);
+    for (const way of this.ways()) if (way.door === door) this.#say(way.pathNumber, isMetered);
+    this.changed();
+  }
+
   #say(number: number, isMetered: boolean): void {
     this.#states[number].isMetered = isMetered;
     this.#statuses.tell(number, PATH_AVAILABLE, isMetered, this.#session.host.copiedClasses);
@@ -174,7 +186,8 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     if (way === undefined) return;
     const { row, host, sessions } = this.#session;
     way.wipe();
-    this.#ways[number] = undefined;
+    this.#ways[number] = this.#figures[number] = undefined;
+    this.#judged[number] = 0;
     this.rows.splice(this.rows.indexOf(way.path), 1);
     if (this.real === way.path) this.real = row;
     if (this.second === way.path) this.second = NONE;
@@ -258,23 +271,32 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     return (classes >> trafficClass & 1) !== 0 ? this.second : NONE;
   }
 
-  /** What a packet is expected to suffer on the path, microseconds: delay, what it may be more, and losses. */
-  #costUs(path: number): number {
-    const way = this.#way(path), quality = way.repair?.sending?.quality;
+  /** What is known of the path for the choice, brought up to date; undefined where it cannot be used. */
+  #figuresOf(path: number, nowUs: number): PathFigures | undefined {
+    const number = this.#session.host.shared.table.pathNumber[path];
+    if (!this.#isUsable(path)) return this.#figures[number] = undefined;
+    const figures = this.#figures[number] ??= new PathFigures(nowUs);
+    const way = this.#way(path),
+      quality = way.repair?.sending?.quality,
+      { status, isMetered } = this.#states[number];
     const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : way.roundTripUs;
-    return Math.max(0, rttUs) / 2 + 2 * way.roundTrip.jitter.us + LOSS_US * (quality?.lossRate ?? 0);
-  }
-
-  /** How little the path is wanted: by silence, then by what its user says, then by cost. */
-  #rank(path: number): number {
-    const { status } = this.#states[this.#session.host.shared.table.pathNumber[path]];
-    return (this.isSilent(path) ? 2 : 0) + (status === PATH_STANDBY ? 1 : 0) -
-      (status === PATH_PREFERRED ? 0.5 : 0);
+    if (rttUs >= 0) figures.delay(rttUs / 2, nowUs);
+    figures.deviationUs = way.roundTrip.jitter.us / 2;
+    if (quality !== undefined) {
+      const judged = quality.judged - this.#judged[number];
+      figures.outcome(judged, judged * quality.lossRate, nowUs);
+      figures.lossRate = quality.lossRate;
+      this.#judged[number] = quality.judged;
+    }
+    figures.isSilent = this.isSilent(path);
+    figures.isMetered = isMetered;
+    figures.handicap = status === PATH_STANDBY ? 1 : status === PATH_PREFERRED ? -0.5 : 0;
+    return figures;
   }
 
   /** Looks at the figures of all paths, and chooses for the packets to come. */
   look(nowUs: number): void {
-    const { host, row } = this.#session, { isMultipath } = host.shared.table;
+    const { host, row } = this.#session, { table } = host.shared, { isMultipath } = table;
     this.#lookUs = nowUs + LOOK_US;
     // Used again.
     if (this.#askUs > nowUs + 2 * ASK_USED_US && nowUs - this.#sentUs < ASK_USED_US) this.#askAll(nowUs);
@@ -285,48 +307,20 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
       if (this.bulk !== row) this.#moveBulk(row);
       return;
     }
-    const before = this.real, best = this.#best(NONE, this.real);
-    if (best !== before && this.isSilent(before)) this.#noteFailover(before);
-    this.real = best;
-    const second = this.#best(best, this.second);
-    this.second = second !== NONE && this.#rank(second) < 1 ? second : NONE;
-    const bulk = this.#bestForBulk();
+    for (let i = -1; i < this.rows.length; i++) this.#figuresOf(this.#rowAt(i), nowUs);
+    const before = this.real, choice = this.#scheduler.choose(this.#figures, nowUs);
+    const [real, second] = choice === NO_PATH ? [NO_PATH, NO_PATH] : [pathOf(choice), copyOf(choice)];
+    this.real = this.rowOf(real) ?? row;
+    if (this.real !== before && this.isSilent(before)) this.#noteFailover(before);
+    const copies = this.rowOf(second) ?? NONE;
+    this.second = copies !== NONE && this.isSilent(copies) ? NONE : copies;
+    const bulk = this.rowOf(bulkPath(this.#figures, table.pathNumber[this.bulk])) ?? row;
     if (bulk !== this.bulk) this.#moveBulk(bulk);
   }
 
-  /** The best path but `except`; of near equals the present one. NONE where there is none. */
-  #best(except: number, present: number): number {
-    let best = NONE, bestRank = Infinity, bestUs = Infinity;
-    for (let i = -1; i < this.rows.length; i++) {
-      const path = i < 0 ? this.#session.row : this.rows[i];
-      if (path === except || !this.#isUsable(path)) continue;
-      const rank = this.#rank(path),
-        us = path === present ? BETTER * this.#costUs(path) - BETTER_US : this.#costUs(path);
-      if (rank > bestRank || rank === bestRank && us >= bestUs) continue;
-      best = path;
-      bestRank = rank;
-      bestUs = us;
-    }
-    return best === NONE && except === NONE ? this.#session.row : best;
-  }
-
-  /** Bulk stays where it is, unless that path is silent, bad, or costs while another one does not. */
-  #bestForBulk(): number {
-    let best = NONE, bestRank = Infinity, bestUs = Infinity;
-    for (let i = -1; i < this.rows.length; i++) {
-      const path = i < 0 ? this.#session.row : this.rows[i];
-      if (!this.#isUsable(path)) continue;
-      const quality = this.#way(path).repair?.sending?.quality;
-      const isBad = (quality?.lossRate ?? 0) > BULK_LOSS_MAX;
-      const { isMetered } = this.#states[this.#session.host.shared.table.pathNumber[path]];
-      const rank = 4 * this.#rank(path) + (isMetered ? 2 : 0) + (isBad ? 1 : 0);
-      const us = this.#costUs(path) - (path === this.bulk ? BULK_WORSE_US : 0);
-      if (rank > bestRank || rank === bestRank && us >= bestUs) continue;
-      best = path;
-      bestRank = rank;
-      bestUs = us;
-    }
-    return best === NONE ? this.#session.row : best;
+  /** The row of the first path for -1, and of the further ones from 0 on. */
+  #rowAt(i: number): number {
+    return i < 0 ? this.#session.row : this.rows[i];
   }
 
   #moveBulk(path: number): void {

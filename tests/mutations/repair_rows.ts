@@ -1,0 +1,186 @@
+/**
+ * Mutations of loss repair, in advance and on request: src/repair and what agrees on it.
+ */
+import type { Mutation } from "./mutation.ts";
+
+export const REPAIR_ROWS: readonly Mutation[] = [
+  {
+    file: "src/repair/planner.ts",
+    from: "for (let i = written.count - 1; i >= 0; i--) {",
+    to: "for (let i = written.count - 1; i > 0; i--) {",
+    tests: ["tests/unit/repair_tally_test.ts"],
+    note: "the sender counts all repairs of a datagram but one",
+  },
+  {
+    file: "src/repair/receiver.ts",
+    from: "return (counter * (INDEX_MAX + 1) + (index & INDEX_MAX)) % 65536;",
+    to: "return (counter * INDEX_MAX + (index & INDEX_MAX)) % 65536;",
+    tests: ["tests/unit/erasure_test.ts"],
+    note: "another seed of the window's coefficients at both ends (wire format)",
+  },
+  {
+    file: "src/repair/receiver.ts",
+    from: "if (!isBlock && frame.index > INDEX_MAX) return false;",
+    to: "",
+    tests: ["tests/unit/erasure_test.ts"],
+    note: "a datagram's repairs are numbered without end",
+  },
+  {
+    file: "src/tunnel_options.ts",
+    from: "(repair?.isAsking ? FEATURE_REQUESTS : 0)",
+    to: "0",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "repair on request is never agreed on",
+  },
+  {
+    file: "src/repair/redundancy.ts",
+    from: "expectAsked(asking, Math.min(situation.gapUs, NOTICE_US + situation.delayUs), asked);",
+    to: "",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "what requests bring back is repaired in advance too",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "this.#latenessUs = Math.max(this.#latenessUs, nowUs - this.#expectedUs[found]);",
+    to: "",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "what was only overtaken is asked for again and again",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "if (this.#inVain >= IN_VAIN_MAX && ++this.#skipped % IN_VAIN_EVERY !== 0) return;",
+    to: "",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "requests go on where nobody answers in time",
+  },
+  {
+    file: "src/repair/asking.ts",
+    from: "if (regular <= last - 2 * APART_US) return regular;",
+    to: "return Infinity;",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "a lost request is not repeated",
+  },
+  {
+    file: "src/repair/kept.ts",
+    from: "return this.#spentBytes + bytes <= share * this.#protectedBytes;",
+    to: "return true;",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "answers know no budget",
+  },
+  {
+    file: "src/repair/kept.ts",
+    from: "if (this.answers[place] >= ANSWERS_MAX) {",
+    to: "if (false) {",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "a packet is sent again as often as it is asked for",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "const least = (mark - this.#mark - 1 + 2 * MARKS) % MARKS;",
+    to: "const least = open;",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "what was never marked is asked for",
+  },
+  {
+    file: "src/repair/sender.ts",
+    from: "nowUs - kept.sentUs[place] > lane.answerableUs ||",
+    to: "",
+    tests: ["tests/sim/repair_adversary_test.ts"],
+    note: "a packet is sent again however old it is",
+  },
+  {
+    file: "src/session/oxtunnel/sessions.ts",
+    from: "rest.repair?.isAsking ? RESERVED_FLAGS_MARKED : RESERVED_FLAGS_PLAIN",
+    to: "RESERVED_FLAGS_MARKED",
+    tests: ["tests/sim/repair_adversary_test.ts"],
+    note: "marks are taken where they were not agreed on",
+  },
+  {
+    file: "src/repair/session_repair.ts",
+    from:
+      "      // A copy of it may be due at once, in another datagram.\n      if (requests.dueUs < Infinity) this.#host.hasten(requests.dueUs);",
+    to: "",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "the copy of a request that rides is left until something else happens",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "this.#copies = bytes > 0 && isLastChance && areTooFew(this.#path, 1) ? 1 : 0;",
+    to: "this.#copies = 0;",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "a request without a second chance goes once",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "for (let i = Math.max(behind + 1, counter - SEARCHED); i < counter; i++) {",
+    to: "for (let i = behind + 1; i < counter; i++) {",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "a datagram that comes late costs a search without bound",
+  },
+  {
+    file: "src/repair/session_repair.ts",
+    from: "if (deadlineMs === 0) return; // the datagram is not marked",
+    to: "",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "the deadline is told beside what has none",
+  },
+  {
+    file: "src/repair/sender.ts",
+    from:
+      "if (!(isRepaired || lane.isMarked) || !this.#encoder.add(counter, bytes, at, length)) return false;\n    this.#second.protect(DATAGRAM_BYTES + length, nowUs);",
+    to:
+      "this.#second.protect(DATAGRAM_BYTES + length, nowUs);\n    if (!(isRepaired || lane.isMarked) || !this.#encoder.add(counter, bytes, at, length)) return false;",
+    tests: ["tests/unit/repair_sender_test.ts"],
+    note: "bulk enlarges the budget for answers",
+  },
+  {
+    file: "src/repair/kept.ts",
+    from: "export const KEPT = 64;",
+    to: "export const KEPT = 128;",
+    tests: ["tests/unit/repair_sender_test.ts"],
+    note: "more packets are remembered than the encoder has",
+  },
+  {
+    file: "src/repair/sender.ts",
+    from: "if (askedAs > 0) writeAnswer(burst.view, body, askedAs);",
+    to: "",
+    tests: ["tests/sim/repair_request_test.ts"],
+    note: "an answer does not say that it is one",
+  },
+  {
+    file: "src/repair/sender.ts",
+    from: "return BLIND_SHARE;",
+    to: "return 1;",
+    tests: ["tests/unit/repair_sender_test.ts"],
+    note: "a packet that was just sent again takes what last chances need",
+  },
+  {
+    file: "src/repair/sender.ts",
+    from: "return EARLY_SHARE * (1 - Math.exp(-ageUs / burstUs));",
+    to: "return 1;",
+    tests: ["tests/unit/repair_sender_test.ts"],
+    note: "a bad second's budget goes into a burst that is still on",
+  },
+  {
+    file: "src/repair/arrivals.ts",
+    from: "if (this.#isFrugal && nowUs - this.#qualityUs < QUALITY_US) return false;",
+    to: "",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "totals are in every report where packets are asked for",
+  },
+  {
+    file: "src/repair/planner.ts",
+    from: "this.#calibration.judged(next, judged, lost);",
+    to: "",
+    tests: ["tests/sim/repair_control_test.ts"],
+    note: "what a prediction was worth is never known",
+  },
+  {
+    file: "src/repair/redundancy.ts",
+    from:
+      "const lossRate = likelyLost(situation.foreseen, Math.max(0, situation.lossRate - choice.blamedRate));",
+    to: "const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);",
+    tests: ["tests/unit/redundancy_test.ts"],
+    note: "repair goes on between losses that are foretold",
+  },
+];
