@@ -112,7 +112,8 @@ export class Shrinker {
   shrink(view: DataView, at: number, length: number, mayDefine: boolean, nowUs: number): number {
     const tag = tagOf(view, at, length);
     if (tag === 0) return this.#keep(KEPT_KIND);
-    const bucket = this.#bucketOf(tag, nowUs);
+    // Most flows are in their first bucket.
+    const first = tag >>> 24, bucket = this.#tag[first] === tag ? first : this.#bucketOf(tag, nowUs);
     if (bucket < 0) return this.#keep(KEPT_ROOM);
     const known = this.#known[bucket];
     if (known !== 0) {
