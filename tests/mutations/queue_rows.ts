@@ -548,8 +548,9 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   {
     file: "src/egress/mod.ts",
     from:
-      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  fit(burst, context, nowUs);",
-    to: "  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);",
+      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  choose(burst, context, nowUs); // packet -> path\n  fit(burst, context, nowUs);",
+    to:
+      "  choose(burst, context, nowUs);\n  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);\n  choose(burst, context, nowUs);",
     tests: LINE,
     note: "what waits is not fitted to the path that it leaves on",
   },
