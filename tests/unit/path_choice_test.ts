@@ -104,9 +104,9 @@ Deno.test("path choice: the least late goes first, and a copy where it may help"
   assertEquals(chosen(sparing(), [first, path({ delayUs: 40_000, isMetered: true })]), [0, NO_PATH]);
   assertEquals(chosen(sparing(), [lossy, path({ delayUs: 40_000, isMetered: true })]), [0, 1]);
   assertEquals(
-    chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 40_000 })]),
+    chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 30_000 })]),
     [1, NO_PATH],
-    "20 ms are not worth it",
+    "10 ms are not worth it",
   );
   assertEquals(chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 60_000 })]), [0, 1]);
   const resort = path({ delayUs: 15_000 });
