@@ -99,13 +99,6 @@ export const PATHS_ROWS: readonly Mutation[] = [
     note: "copies have no bound",
   },
   {
-    file: "src/control/paths/choice.ts",
-    from: "if (keep === 1) return;",
-    to: "if (keep > 0) return;",
-    tests: [CHOICE],
-    note: "UCB1 forgets nothing",
-  },
-  {
     file: "src/control/paths/figures.ts",
     from: "this.#lostBefore = isNext ? this.#lost : 0;",
     to: "this.#lostBefore = this.#lost;",
