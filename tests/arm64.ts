@@ -1,6 +1,6 @@
 /**
  * Runs the tests of what the arm64 library does on an emulated processor (qemu-user), by Deno for arm64 from npm: with --quick
- * those of vectors and of each kernel once, else all vector, differential and unit tests but those that start programs. Exits with 1 when one
+ * those of vectors and those that compare each cipher with its twin, else all vector, differential and unit tests but those that start programs. Exits with 1 when one
  * fails. Says nothing of speed, and nothing of what a real processor or kernel does.
  */
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -13,12 +13,19 @@ const QUICK = [
   "tests/vectors/primitives_test.ts",
   "tests/vectors/wycheproof_test.ts",
   "tests/vectors/datagram_test.ts",
+  "tests/vectors/ox_handshake_test.ts",
+  "tests/differential/datagram_test.ts",
   "tests/differential/shards_test.ts",
   "tests/differential/kernels_test.ts",
 ];
-/** Published vectors on the native kernels, products of shards, refusals, and whether the library is this tree's. */
+/**
+ * All that the library computes for a tunnel, beside published vectors and beside its portable twin: handshakes, packets of both protocols
+ * and what is refused of them; products of shards; and whether the library is this tree's. LZ4, whole sessions, and the shards' other
+ * tests take minutes.
+ */
 const QUICK_NAMES =
-  "/^native: (RFC|keyed|low|the AEAD|IKpsk2|the committed|wrong handles)|native(, AWS-LC|$)|products are|fit is/";
+  "/^native: (?:RFC|keyed|low|hash|the AEAD|the primitives|IKpsk2|OxTunnel|the committed|wrong handles)|by AWS-LC:|" +
+  "native(?:, AWS-LC|$)|products are|fit is/";
 
 /** Files with this in them start another Deno, or a program of this machine, which the emulator does not pass on. */
 const STARTS_PROGRAMS = /Deno\.execPath\(\)|new Deno\.Command|_child\.ts/;

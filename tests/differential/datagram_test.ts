@@ -208,7 +208,7 @@ for (const [name, make] of KERNELS) {
     const ours = install(make(ROWS), secrets), theirs = install(make(ROWS), secrets, true);
     const portable = install(makePortable(ROWS), secrets);
     const portableEnd = install(makePortable(ROWS), secrets, true);
-    for (let round = 0; round < 8; round++) {
+    for (let round = 0; round < (isEmulated ? 1 : 8); round++) {
       const burst = randomBurst(random), plain = copyOf(burst), twin = copyOf(burst);
       const isSealed = (row: number) => plain.next[row] === TO_SEAL_DATAGRAM;
       ours.seal(burst);
@@ -267,7 +267,7 @@ for (const [name, make] of KERNELS) {
         bytes[offset[row]] = bytes[offset[row]] & ~3 | (headerBytes[row] - 6);
       },
     ];
-    for (let round = 0; round < 8; round++) {
+    for (let round = 0; round < (isEmulated ? 2 : 8); round++) {
       const burst = randomBurst(random);
       const isSealed = Array.from(burst.next, (next) => next === TO_SEAL_DATAGRAM);
       sender.seal(burst);
@@ -358,7 +358,7 @@ for (const [name, make] of KERNELS) {
   test("rows that lie over each other do no more than spoil each other", () => {
     const random = new Random(35), kernel = install(make(ROWS), randomSecrets(random));
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    for (let round = 0; round < 30; round++) {
+    for (let round = 0; round < (isEmulated ? 2 : 30); round++) {
       const burst = randomBurst(random), before = copyOf(burst);
       const { next, offset, length, headerBytes, count } = burst;
       for (let row = 0; row < count; row++) {

@@ -45,7 +45,8 @@ export interface Needs {
   files?: readonly string[];
 }
 
-/** Whether an emulated processor runs this (tests/arm64.ts): it starts no program, and knows not every call of the system. */
+/** Whether an emulated processor runs this (tests/arm64.ts): some thirty times slower, so random tests take fewer rounds there; it starts no
+ * program, and knows not every call of the system. */
 export const isEmulated = Deno.env.get("EMULATED") === "1";
 
 const told = new Set<string>();

@@ -43,4 +43,25 @@ export const PACKAGING_ROWS: readonly Mutation[] = [
     tests: [PACKAGE_PARTS],
     note: "a packaged subcommand may write what its task may read",
   },
+  {
+    file: "packaging/launcher.sh",
+    from: "write=$write,$file\n      done",
+    to: "write=$write,$folder\n      done",
+    tests: ["tests/unit/package_parts_test.ts"],
+    note: "--out lets a command write all of a folder",
+  },
+  {
+    file: "src/process/parent.ts",
+    from: "if (Deno.ppid === parent) return;",
+    to: "return;",
+    tests: ["tests/system/install_test.ts"],
+    note: "a relay runs on when npx was told to end",
+  },
+  {
+    file: "src/admin/device_metrics.ts",
+    from: "scrape ??= fold().catch(",
+    to: "scrape = fold().catch(",
+    tests: ["tests/unit/device_metrics_test.ts"],
+    note: "each metric of a scrape asks for all peers anew",
+  },
 ];

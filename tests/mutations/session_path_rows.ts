@@ -36,7 +36,7 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/unprotect.ts",
-    from: "keyPhase(flags) | pathNumber[path[row]] << PATH_SHIFT;",
+    from: "keyPhase(flags) | number << PATH_SHIFT;",
     to: "keyPhase(flags);",
     tests: [SIM, ADVERSARY],
     note: "what comes on a further path is opened as if on the first",

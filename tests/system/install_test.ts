@@ -65,6 +65,7 @@ const SERVE_A_DEVICE = `
   for i in $(seq 150); do grep -q 'listening on' log && break; sleep 0.2; done
   grep -q 'listening on' log || { cat log; exit 1; }
   $OX peer add phone --endpoint 127.0.0.1:4433 --no-qr
+  echo "a phone could connect after $SECONDS s"
   $OX peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
   $OX status --once
   $OX speedtest --seconds 1 < laptop.conf
@@ -77,6 +78,7 @@ const SERVE_A_DEVICE = `
 
 /** Judges what SERVE_A_DEVICE said. */
 function assertServed(said: string, exit: string): void {
+  for (const [line] of said.matchAll(/^.* after \d+ s$/gm)) console.log(line);
   assertStringIncludes(said, "The running relay serves it.");
   assertMatch(said, /○ phone /);
   assertMatch(said, /round trip p50 /);
@@ -86,17 +88,19 @@ function assertServed(said: string, exit: string): void {
   assert(!said.includes("deno task"), said);
 }
 
-/** The packages, and a Debian with no more in it than what the packages and Node need; both at once. */
-async function makeAll(): Promise<void> {
-  const packages = sh(`cd "$ROOT" && "$DENO" task -q package --fast --machine ${DEBIAN} --out $FOLDER/dist`);
-  // From the mirror that this machine itself uses.
-  const root = sh(`
+async function makePackages(): Promise<void> {
+  await sh(`cd "$ROOT" && "$DENO" task -q package --fast --machine ${DEBIAN} --out $FOLDER/dist`);
+  assertEquals((await sh("cd dist && sha256sum --check SHA256SUMS")).match(/: OK$/gm)?.length, 3);
+}
+
+/** A Debian with no more in it than what the packages and Node need, from the mirror that this machine itself uses. */
+async function makeDebian(): Promise<void> {
+  await sh(`
     sources=/etc/apt/sources.list.d/debian.sources
     [ -e $sources ] || sources=/etc/apt/sources.list
     mmdebstrap --quiet --variant=apt --include=adduser,iproute2,libatomic1,libstdc++6,nftables \
       "$(. /etc/os-release && echo $VERSION_CODENAME)" root.tar $sources
     mkdir root && tar -xf root.tar -C root`);
-  await Promise.all([packages, root]);
 }
 
 /** With Node in PATH and no Deno, as a user with an empty home. */
@@ -117,7 +121,9 @@ async function byNpx(): Promise<void> {
 EOF
     as="setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups env -i HOME=$PWD PATH=/usr/bin:/bin:/usr/sbin"
     certificates="NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt npm_config_cafile=/etc/ssl/certs/ca-certificates.crt"
+    begun=$SECONDS
     $as $certificates npx -y ./oxrelay-${version}.tgz --version
+    echo "npx had all of it after $((SECONDS - begun)) s"
     # All that it needs has come: from here on without a network.
     unshare -n -m -p -f --kill-child bash -euc "mount -t proc proc /proc; ip link set lo up; $as bash -eu try.sh"
     stat -c '%a %U %n' .local/state/oxrelay .local/state/oxrelay/private.key`);
@@ -242,6 +248,7 @@ EOF
       for i in $(seq 100); do podman logs oxrelay-test_oxrelay_1 2>&1 | grep -q 'listening on' && break; sleep 0.2; done
       inside="podman exec oxrelay-test_oxrelay_1 oxrelay"
       $inside peer add phone --endpoint 127.0.0.1:4433 --no-qr
+      echo "a phone could connect after $SECONDS s"
       $inside peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
       $inside status --once
       podman exec -i oxrelay-test_oxrelay_1 oxrelay speedtest --seconds 1 < laptop.conf
@@ -263,17 +270,27 @@ Deno.test({
   ...needs,
   sanitizeResources: false,
   sanitizeOps: false,
+  sanitizeExit: false,
   async fn(test) {
     folder = await Deno.makeTempDir({ prefix: "oxrelay-install-" });
     // In memory: gigabytes are written, of which nothing is kept.
     await sh('mount -t tmpfs -o mode=755,size=4g none "$FOLDER"');
     try {
-      await makeAll();
-      assertEquals((await sh("cd dist && sha256sum --check SHA256SUMS")).match(/: OK$/gm)?.length, 3);
-      await test.step("npx with Node alone", byNpx);
-      await test.step("the Debian package in a fresh Debian", byDebianPackage);
-      await test.step("the single file, by install.sh", bySingleFile);
-      await test.step("the image, by compose", byCompose);
+      const packages = makePackages();
+      const debian = Promise.all([packages, makeDebian()]);
+      // Side by side: both mostly wait, for downloads and for relays that start.
+      const ways = [
+        packages.then(async () => {
+          await test.step("npx with Node alone", byNpx);
+          await test.step("the single file, by install.sh", bySingleFile);
+        }),
+        debian.then(async () => {
+          await test.step("the Debian package in a fresh Debian", byDebianPackage);
+          await test.step("the image, by compose", byCompose);
+        }),
+      ];
+      await Promise.allSettled(ways);
+      await Promise.all(ways);
     } finally {
       const own = folder;
       folder = "/";
