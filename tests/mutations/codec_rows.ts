@@ -188,8 +188,8 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/batch.ts",
-    from: "if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {",
-    to: "if (false as boolean) {",
+    from: "=== session || epochs.isStillOpen(id, session, nowUs);",
+    to: "=== session;",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "short packets that wait are dropped when a session takes another's place",
   },
