@@ -90,4 +90,18 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     tests: [SIM],
     note: "what a copy brought counts as lost for good",
   },
+  {
+    file: "src/session/oxtunnel/further_path.ts",
+    from: "if (this.#session.bulkPath === this.path) this.#session.rate.onReport(report, nowUs);",
+    to: "",
+    tests: [SIM],
+    note: "the rate of a further path is not found",
+  },
+  {
+    file: "src/session/oxtunnel/subjects/rate.ts",
+    from: "pathRate.startBytesPerS = BEFORE_SHARE * this.#before;",
+    to: "pathRate.startBytesPerS = 0;",
+    tests: [SIM],
+    note: "bulk comes to another path at any rate, and its full queue looks like the path's length",
+  },
 ];
