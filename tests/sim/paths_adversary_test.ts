@@ -38,9 +38,9 @@ function setting(features = FEATURE_MULTIPATH) {
   peer.send(Uint8Array.from(good(0)));
   world.runFor(SECOND);
   relay.delivered.length = peer.heard.length = 0;
+  const reliable = (kind: number, ...body: number[]) => control(kind, ...u16(sequence++), ...body);
   /** Sends a reliable frame on the first path. */
-  const say = (kind: number, ...body: number[]) =>
-    peer.send(Uint8Array.from(control(kind, ...u16(sequence++), ...body)));
+  const say = (kind: number, ...body: number[]) => peer.send(Uint8Array.from(reliable(kind, ...body)));
   const ids = (path: number, first = 0, count = 2) =>
     say(
       0x24,
@@ -88,7 +88,7 @@ function setting(features = FEATURE_MULTIPATH) {
     return true;
   };
   const theirs = () => sessionOf(relay).pathSet;
-  return { world, relay, peer, good, say, ids, status, idOf, open, ack, theirs };
+  return { world, relay, peer, good, reliable, say, ids, status, idOf, open, ack, theirs };
 }
 
 const copy = (path: number, counter: number, source: number[]) =>
@@ -198,6 +198,21 @@ Deno.test(`paths adversary: an address gets three times what came from it before
     assert(got <= 3 * bytes, `${from}: ${got} for ${bytes}`);
   }
   assertEquals(peer.heard.filter(({ bytes, to }) => bytes.length > 1000 && to !== HOME), []);
+});
+
+Deno.test(`paths adversary: what comes behind a path's end in its own datagram is not taken for the first path's (seed ${SEED})`, () => {
+  const { relay, peer, open, reliable, world } = setting();
+  open(1);
+  for (let i = 0; i < 20; i++) relay.send(udpPacket("8.8.8.8", IP, new Uint8Array(100)));
+  const { row, host } = sessionOf(relay), { acknowledged } = host.shared.paths;
+  const before = acknowledged[row];
+  const closed = reliable(0x25, 1, 3, 0, 0), challenge = control(4, 1, 2, 3, 4, 5, 6, 7, 8);
+  const report = control(3, 0, 10, 0, 0, 0, 0, 0, 0, 0, ...u32(10), 0);
+  peer.heard.length = 0;
+  peer.send(Uint8Array.from([...closed, ...report, ...challenge]), AWAY, 1);
+  world.runFor(SECOND);
+  assertEquals(acknowledged[row], before, "a report about the path that has ended");
+  assertEquals(peer.heard.filter(({ to }) => to === AWAY), [], "an answer where no path leads");
 });
 
 Deno.test(`paths adversary: statuses that flap and paths that starve move its own packets alone (seed ${SEED})`, () => {

@@ -17,7 +17,7 @@ import { requires } from "../kit/requires.ts";
 import { WORKLOADS } from "../kit/workloads.ts";
 
 const OPEN = `dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "10.200.0.2/32"]\n`;
-const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sh"] });
+const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sh", "sysctl"] });
 /** The relay has this address behind both interfaces. */
 const FAR = "10.203.0.1:4433";
 /** A port that games are known by. */
@@ -164,6 +164,7 @@ networkTest(
   async (net) => {
     const { client, invitation } = await twoWays(net);
     await net.ip(client, "link set eth1 down".split(" "));
+    await net.must(client, ["sysctl", "-w", "net.ipv4.conf.eth1.rp_filter=1"]);
     const flags = ["--config", invitation, "--json", "--paths", "auto", "--metered", "eth1"];
     const running = await net.connect(client, flags);
     const ping = async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success;
@@ -171,6 +172,10 @@ networkTest(
     assertEquals(await pathsOf(net), []);
     await net.ip(client, "link set eth1 up".split(" "));
     await net.ip(client, "route add default via 10.202.0.1 metric 20".split(" "));
+    // Linux drops what arrives there; the remedy is what it says.
+    const remedy = "sysctl -w net.ipv4.conf.eth1.rp_filter=2";
+    await until(() => running.said.includes(remedy), "it names the obstacle", 20_000);
+    await net.must(client, remedy.split(" "));
     await both(net, running);
     assertStringIncludes(running.said, "eth1 (metered)");
     await net.ip(client, "link set eth1 down".split(" "));
@@ -219,5 +224,28 @@ networkTest(
     await pause(1500);
     await net.ip("relay", "link set vc1 nomaster".split(" "));
     assertEquals(JSON.parse(await transferred), { bytes: 3_200_000, isRight: true }, running.said);
+  },
+);
+
+networkTest(
+  "several paths: an interface that comes and goes more often than a session has numbers",
+  NEEDS,
+  async (net) => {
+    const { client, invitation } = await twoWays(net);
+    const running = await net.connect(client, ["--config", invitation, "--json", "--paths", "auto"]);
+    const handshakes = (await net.status()).counters.handshakes_completed;
+    for (let i = 0; i < 9; i++) {
+      await both(net, running);
+      await net.ip(client, "link set eth1 down".split(" "));
+      await until(async () => (await pathsOf(net)).length === 0, "one path is left", 20_000);
+      await net.ip(client, "link set eth1 up".split(" "));
+      await net.ip(client, "route add default via 10.202.0.1 metric 20".split(" "));
+    }
+    await both(net, running);
+    assertEquals(
+      (await net.status()).counters.handshakes_completed,
+      handshakes + 1,
+      "one new session was enough",
+    );
   },
 );

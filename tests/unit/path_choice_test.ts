@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
+import { RoundRobin, Ucb1 } from "../../bench/paths/rivals.ts";
 import { bulkPath, earliestArrival, FlowPins, isFit, spreadUs } from "../../src/control/paths/bulk.ts";
 import {
   choiceOf,
@@ -12,8 +13,6 @@ import {
   NO_PATH,
   pathOf,
   type PathScheduler,
-  RoundRobin,
-  Ucb1,
 } from "../../src/control/paths/choice.ts";
 import { PathFigures } from "../../src/control/paths/figures.ts";
 import { HandoffWatch } from "../../src/control/paths/handoff.ts";

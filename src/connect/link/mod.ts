@@ -263,6 +263,8 @@ export class Link {
     const plan = doors.look(servers.address, 1000 * performance.now());
     // With one interface the system's choice is as good, and follows the networks by itself.
     if (plan !== undefined) plane.setDoors(plan.length > 1 ? plan : []);
+    // The present session carries on until there is one with numbers for its paths.
+    if (doors.isUsedUp) this.#connect();
     const failing = this.#plane!.failingDoors;
     for (const { door, device } of doors.plan) {
       const isNew = failing.includes(door) && !this.#failingDoors.includes(door);

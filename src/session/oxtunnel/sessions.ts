@@ -368,6 +368,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
       burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
       burst.address[from] === address[to]
     ) {
+      // A client's path stays at its door: its ids are for one network (PROTOCOL R73).
+      if (this.#s.table.initiator[burst.session[row]] === 1) return;
       for (let i = 0; i < 4; i++) local[to + i] = burst.local[from + i];
     } else {
       this.onPath[path]!.paths.onNewAddress(burst, row, nowUs);
