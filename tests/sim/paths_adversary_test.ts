@@ -5,7 +5,13 @@
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import fc from "fast-check";
-import { FEATURE_MULTIPATH } from "../../src/wire/parameters.ts";
+import { CODE_WINDOW, RepairEncoder } from "../../src/codec/erasure.ts";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { SYMBOL_MAX_BYTES, windowKey } from "../../src/repair/receiver.ts";
+import type { TunnelOptions } from "../../src/tunnel_options.ts";
+import { FEATURE_MULTIPATH, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
+import { writeRepairHead } from "../../src/wire/repair.ts";
 import { udpPacket } from "../kit/packets.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { RawPeer } from "../kit/raw_peer.ts";
@@ -27,10 +33,10 @@ const control = (...body: number[]) => frame(2, body);
 const u16 = (value: number) => [value & 255, value >> 8];
 const u32 = (value: number) => [value & 255, (value >> 8) & 255, (value >> 16) & 255, value >>> 24];
 
-function setting(features = FEATURE_MULTIPATH) {
+function setting(features = FEATURE_MULTIPATH, options: Partial<TunnelOptions> = {}) {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
-  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ...options });
   const peer = new RawPeer(world, relay, HOME, IP);
   peer.connect({ features, aeads: [1], connectionIds: [5, 6, 7] });
   let sequence = 0;
@@ -171,6 +177,32 @@ Deno.test(`paths adversary: of a datagram and its copies one is delivered, judge
   // Nine in one datagram: eight are read.
   send(Array.from({ length: 9 }, (_, i) => copy(0, counter + 10 + i, good(10 + i))).flat());
   assertEquals(relay.delivered.length, 2 + 8);
+});
+
+Deno.test(`paths adversary: what repair brought back before the first copy came is not delivered by a copy (seed ${SEED})`, () => {
+  const kernel = new PortableShardKernel();
+  const repair = repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 });
+  const { relay, peer, open, good } = setting(FEATURE_MULTIPATH | FEATURE_SLIDING_WINDOW, { repair });
+  open(1);
+  // A repair of what came, from which on the relay keeps what it needs for others.
+  const encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
+  const repaired = (counter: number, source: number[]) => {
+    const at = peer.counter, body = new Uint8Array(100), numbers = Float64Array.of(counter);
+    const symbolAt = writeRepairHead(new DataView(body.buffer), 0, false, 0, at, numbers, 1);
+    encoder.add(counter, Uint8Array.from(source), 0, source.length);
+    const length = encoder.combine(CODE_WINDOW, windowKey(at, 0), numbers, 1);
+    encoder.take(length, body, symbolAt);
+    peer.send(Uint8Array.from(frame(5, [...body.subarray(0, symbolAt + length)])));
+  };
+  peer.send(Uint8Array.from(good(1)));
+  repaired(peer.counter - 1, good(1));
+  const lost = peer.counter++;
+  assertEquals(relay.delivered.length, 1);
+  repaired(lost, good(2));
+  assertEquals(relay.delivered.length, 2, "repair brings it back");
+  peer.send(Uint8Array.from(copy(0, lost, good(2))), AWAY, 1);
+  assertEquals(relay.delivered.length, 2, "and no copy does again");
+  assertEquals(relay.metrics.get("copies_useful"), 0);
 });
 
 Deno.test(`paths adversary: an address gets three times what came from it before it answers, on any path (seed ${SEED})`, () => {

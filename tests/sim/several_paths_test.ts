@@ -408,6 +408,33 @@ Deno.test(`paths: a second path that nothing goes on costs 2 kbit/s at most (see
   assertLess(8 * bytes / SECONDS, 2000);
 });
 
+Deno.test(`paths: what was asked for in vain from one network is not asked under that id from the next (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const networkOf = new Map<string, string>();
+  world.tap = (from, to, bytes) => {
+    if (bytes[0] >= 0x80 || from === FIRST || from === RELAY) return bytes;
+    const id = bytes.slice(1, 5).toHex();
+    assertEquals(networkOf.get(id) ?? from, from, "an id from two networks");
+    networkOf.set(id, from);
+    return from.startsWith("203.0.113.2:") ? bytes : undefined; // the others are portals that pass nothing on
+  };
+  client.send(up());
+  world.runFor(SECOND_US);
+  for (let i = 0; i < 3; i++) {
+    client.doors.set(1, `203.0.113.${i}:7777`);
+    client.core.addDoor(1, false, world.nowUs);
+    client.tick();
+    world.runFor(300_000); // before the three challenges are over
+  }
+  world.runFor(SECOND_US);
+  assert(networkOf.size >= 3, `${networkOf.size} ids`);
+  client.sendBurst([up()], CLASS_GAME);
+  assertEquals(client.metrics.get("copies_sent"), 1, "the last one answers");
+});
+
 Deno.test(`paths: the rate of the path that bulk takes is found, and anew on another (seed ${SEED})`, () => {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
