@@ -414,7 +414,7 @@ Deno.test(`paths: what was asked for in vain from one network is not asked under
   const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
   const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
   const networkOf = new Map<string, string>();
-  world.tap = (from, to, bytes) => {
+  world.tap = (from, _to, bytes) => {
     if (bytes[0] >= 0x80 || from === FIRST || from === RELAY) return bytes;
     const id = bytes.slice(1, 5).toHex();
     assertEquals(networkOf.get(id) ?? from, from, "an id from two networks");
