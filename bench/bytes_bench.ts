@@ -1,8 +1,8 @@
 /**
- * `deno task bench:bytes` (root): bytes on the client's cable for a game, a call, acknowledgments and full segments, through
+ * `deno task bench:bytes [--udp]` (root): bytes on the client's cable for a game, a call, acknowledgments and full segments, through
  * whole tunnels between real sockets in network namespaces: OxTunnel with headers left out, by ROHC and with all headers,
- * beside wireguard-go. Bytes do not depend on the machine, so one round is enough. Prints a table and writes it to
- * bench/results/bytes.md.
+ * beside wireguard-go. Bytes do not depend on the machine, so one round is enough. With --udp only games and calls,
+ * which load no processor. Prints a table and writes it to bench/results/bytes.md.
  */
 import { Network, pause, SERVER, SERVER_V6, until } from "../tests/kit/namespaces.ts";
 import { daemonOf, type Figures } from "./contest.ts";
@@ -17,6 +17,8 @@ const MIXES = [
   { name: "game, 100 B, IPv6", payload: 100, rate: 64, version: 6, isRtp: false },
   { name: "call, 60 B of Opus in RTP, IPv4", payload: 72, rate: 50, version: 4, isRtp: true },
 ] as const;
+/** Leaves out what loads the processors. */
+const isWithoutTcp = Deno.args.includes("--udp");
 type Mix = (typeof MIXES)[number];
 
 interface End {
@@ -130,6 +132,7 @@ for await (const [bytes, from] of s) await s.send(bytes, from);`,
     }
     const figures: Figures = {};
     for (const mix of MIXES) figures[mix.name] = await bytesOfMix(net, client, mix);
+    if (isWithoutTcp) return figures;
     await withoutOffloads(net, client);
     // Slow enough for segments to come one by one, so that every second is acknowledged.
     const before = await sent(net, client), wire = await onTheWire(net, client);

@@ -10,7 +10,6 @@ import { PortableShardKernel } from "../src/codec/gf256.ts";
 import { DEFAULTS } from "../src/config.ts";
 import { ROLLOUT_DEFAULT } from "../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../src/control/traffic_class.ts";
-import { CODEL } from "../src/queue/codel.ts";
 import { repairOptions } from "../src/repair/options.ts";
 import {
   Bottleneck,
@@ -22,6 +21,7 @@ import {
 } from "../tests/kit/channels.ts";
 import { CubicSender } from "../tests/kit/cubic.ts";
 import { marked, udpPacket } from "../tests/kit/packets.ts";
+import { queueOptions } from "../tests/kit/queue_options.ts";
 import { Random } from "../tests/kit/random.ts";
 import { type Host, World } from "../tests/kit/world.ts";
 import { median } from "./contest.ts";
@@ -125,15 +125,7 @@ class Play {
     const isPredicted = variant !== "off" && variant !== "no rate found";
     const predictor = isPredicted ? variant : "lstm";
     const repair = repairOptions(new PortableShardKernel(), { ...DEFAULTS.repair, predictor });
-    const queues = {
-      ...CODEL,
-      bytesPerS: 0,
-      findsRates: true,
-      packets: 512,
-      ecn: true,
-      gameDeadlineUs: 60 * MS,
-      voiceDeadlineUs: 100 * MS,
-    };
+    const queues = queueOptions({ findsRates: true });
     const rolloutPercent = {
       ...ROLLOUT_DEFAULT,
       rate_control: variant === "no rate found" ? 0 : 100,

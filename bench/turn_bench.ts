@@ -5,25 +5,17 @@
  */
 import { loadNative } from "../ffi/native.ts";
 import { suiteOf } from "../src/codec/suite.ts";
-import { CODEL } from "../src/queue/codel.ts";
 import { BACKLOG_ROWS } from "../src/queue/turn_queue.ts";
 import { DROP } from "../src/metrics.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TUNNEL } from "../src/vector/burst.ts";
 import { udpPacket } from "../tests/kit/packets.ts";
+import { queueOptions } from "../tests/kit/queue_options.ts";
 import { World } from "../tests/kit/world.ts";
 
 const ROUNDS = 15, BURSTS = 400, BYTES = 1200;
 const CLIENT = "10.66.0.2", FAR = "8.8.8.8";
-const QUEUES = {
-  ...CODEL,
-  bytesPerS: 0,
-  findsRates: false,
-  packets: 4096,
-  ecn: true,
-  gameDeadlineUs: 60_000,
-  voiceDeadlineUs: 100_000,
-};
+const QUEUES = queueOptions({ packets: 4096 });
 
 class Way {
   readonly #world = new World(1);

@@ -209,6 +209,7 @@ const ENTRIES = {
   compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
+  enable_multipath: v.optional(flag),
   go_first: v.optional(flag),
   batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
@@ -335,6 +336,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    enableMultipath: fromFile.enable_multipath ?? base.enableMultipath,
     goFirst: fromFile.go_first ?? base.goFirst,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],

@@ -2,17 +2,11 @@
  * The path pairs over which the schedulers are compared, and the contenders. Invariant: the same seed gives the same pair, and what one
  * contender sends moves no outage of another's. Plays nothing.
  */
-import {
-  choiceOf,
-  LeastLate,
-  NO_PATH,
-  type PathScheduler,
-  RoundRobin,
-  Ucb1,
-} from "../../src/control/paths/choice.ts";
+import { choiceOf, LeastLate, NO_PATH, type PathScheduler } from "../../src/control/paths/choice.ts";
 import { channelsAt, Path, type PathModel, randomLoss } from "../../tests/kit/channels.ts";
 import { Cut, OnePath, type PlayedPath } from "../../tests/kit/paths_play.ts";
 import { Random } from "../../tests/kit/random.ts";
+import { RoundRobin, Ucb1 } from "./rivals.ts";
 
 /** A is 20 ms away; a packet that comes 60 ms later than without any loss is of no use. */
 const NEAR_US = 20_000, FAR_US = 40_000;

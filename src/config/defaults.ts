@@ -20,6 +20,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   compressionThreshold: 256,
   mtu: 1420,
   enableBatching: true,
+  enableMultipath: true,
   goFirst: true,
   batchWaitUs: 1000,
   repair: {

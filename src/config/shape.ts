@@ -132,6 +132,8 @@ export interface Config {
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
   readonly enableBatching: boolean;
+  /** Whether an OxTunnel client may use several networks at once. */
+  readonly enableMultipath: boolean;
   /** Whether workers go before ordinary programs on their processor while they are light, where the system allows it. */
   readonly goFirst: boolean;
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 batches only packets that come together. */

@@ -3,7 +3,7 @@
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
 import type { AeadName } from "../wire/parameters.ts";
-import type { LatencyFigures, LineSnapshot } from "../session/peer_record.ts";
+import type { LatencyFigures, LineSnapshot, PathSnapshot } from "../session/peer_record.ts";
 import type { RepairFigures } from "../repair/figures.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { MeanHeaders } from "./link/counts.ts";
@@ -18,6 +18,9 @@ import {
   renderLatency,
   sparkline,
 } from "../cli/status.ts";
+
+/** One of several paths, and the interface that it leads through where that is known. */
+export type LinkPath = PathSnapshot & { device?: string };
 
 /** The tunnel at one moment. */
 export interface LinkStatus {
@@ -68,6 +71,8 @@ export interface LinkStatus {
   latency?: LatencyFigures;
   /** Share of one processor that this process takes; 1 is all of it. */
   cpuShare: number;
+  /** Where the session has several paths: each with its interface. */
+  paths?: LinkPath[];
   /** Where there are several relays: each with its round trip at the last probe. */
   servers: ServerStatus[];
   /** Seconds that `connect` has run. */
@@ -105,6 +110,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
       handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`
     }`,
     ...renderLine(status),
+    ...renderPaths(status),
     ...renderRepair(status),
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
       formatShare(cpuShare)
@@ -148,6 +154,25 @@ function renderLine({ line, latency }: LinkStatus): string[] {
     }, marked ${marked}, lost ${lost}`,
     ...latencies,
   ];
+}
+
+/** A line for each of several paths. */
+function renderPaths({ paths = [] }: LinkStatus): string[] {
+  return paths.map(({ device, number, endpoint, uses, isSilent, isMetered, ...path }) => {
+    const doing = endpoint === undefined
+      ? ["not there yet"]
+      : isSilent
+      ? ["SILENT"]
+      : uses.length > 0
+      ? uses
+      : ["idle"];
+    const what = [...doing, ...(isMetered ? ["metered"] : [])].join(", ");
+    const share = `${Math.round(100 * path.share)} %`;
+    const failovers = path.failovers > 0 ? `, left ${path.failovers} times` : "";
+    return `  ${(device ?? `path ${number}`).padEnd(10)} ${what}: ${share} of bytes, ${ms(path.rttMs)}, ${
+      formatShare(path.lossRatio)
+    } lost${failovers}`;
+  });
 }
 
 /** A small table of what repair does, where it does anything. */

@@ -182,7 +182,7 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
   }
 }
 
-/** Sends the peer's held batch under the session whose contexts it needs, behind the burst; drops it where that has ended. */
+/** Sends the peer's held batch on the first path of the session whose contexts it needs, behind the burst; drops it where that has ended. */
 function emitForeign(
   burst: Burst,
   id: number,
@@ -191,7 +191,9 @@ function emitForeign(
   nowUs: number,
 ): void {
   const session = batches.sessionOf(id), { epochs } = context.associations;
-  if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {
+  // The peer's present session, whose packets have found another path, or the one before.
+  const isOpen = epochs.sendable(id, nowUs) === session || epochs.isStillOpen(id, session, nowUs);
+  if (burst.count < BURST_CAPACITY && isOpen) {
     finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
   } else context.metrics.drop(DROP.no_session, batches.release(id));
 }

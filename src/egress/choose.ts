@@ -9,12 +9,17 @@ import type { EgressContext } from "./context.ts";
 
 export function choose(burst: Burst, { table, associations }: EgressContext, nowUs: number): void {
   const { count, next, session, path, trafficClass } = burst;
-  const { isMultipath } = table;
+  // Packets of one session come in runs.
+  let of = -1, only = 0, isOnly = true;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL) continue;
-    const of = session[row];
-    path[row] = isMultipath[of] === 0
-      ? table.path[of]
+    if (session[row] !== of) {
+      of = session[row];
+      only = table.path[of];
+      isOnly = table.isMultipath[of] === 0;
+    }
+    path[row] = isOnly
+      ? only
       : associations.oxtunnel!.sessions.of[of]!.pathSet!.pathFor(trafficClass[row], nowUs);
   }
 }

@@ -119,8 +119,9 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
     }
     const overhead = session === NONE ? 0 : overheadBytes(context, session);
     const isFull = session !== NONE && isPathFull(context, session, nowUs);
+    const rttUs = roundTripUs(context, peer, session);
     while (burst.count < EMIT_ROWS) {
-      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs, isFull);
+      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs, isFull, rttUs);
       if (row < 0) break;
       if (session === NONE) associations.outbox.stage(burst, row, peer); // for the next session, as a packet that has just come
       else burst.session[row] = session;
@@ -132,6 +133,15 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
 function isPathFull({ table, associations }: EgressContext, session: number, nowUs: number): boolean {
   if (table.protocol[session] !== OXTUNNEL) return false;
   return associations.oxtunnel!.sessions.of[session]?.pathRate?.isFull(nowUs) === true;
+}
+
+/** The round trip to the peer, without a queue where that is known, microseconds; 0 where none is. */
+function roundTripUs({ table, peers, associations }: EgressContext, peer: number, session: number): number {
+  const its = session === NONE || table.protocol[session] !== OXTUNNEL
+    ? undefined
+    : associations.oxtunnel!.sessions.of[session];
+  const leastUs = its?.pathRate?.leastRttUs ?? Infinity;
+  return leastUs < Infinity ? leastUs : Math.max(0, its?.roundTripUs ?? peers.get(peer)?.handshakeRttUs ?? 0);
 }
 
 /** Adds up to `rows` of the packets that waited for this thread, as `emitDue` does. */

@@ -103,7 +103,7 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   const epoch = session[row],
     path = burst.path[row],
     rest = sessions.of[epoch]!,
-    way = sessions.onPath[path]!;
+    way = sessions.wayOf(rest, path);
   if (rest.rohc !== undefined && path === epoch) {
     rest.rohc.sender.sealed(burst.view, offset[row], length[row], table.sendCounter[epoch]);
   }
@@ -115,7 +115,7 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
     const room = Math.min(bytesMax, slotEnd - offset[row]);
     repair.ride(burst, row, table.sendCounter[path], room, nowUs);
   }
-  sessions.carryReport(burst, row, path, bytesMax, nowUs);
+  sessions.carryReport(burst, row, way, path, bytesMax, nowUs);
   sessions.number(burst, row, path, table.remoteIndex[path]);
   if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
   const wireBytes = outerBytes(headerBytes[row], length[row]);
@@ -156,9 +156,10 @@ function copy(
   path[added] = second;
   trafficClass[added] = trafficClass[row];
   paths.direct(burst, added, second);
-  sessions.carryReport(burst, added, second, bytesMax, nowUs);
+  const way = sessions.onPath[second]!;
+  sessions.carryReport(burst, added, way, second, bytesMax, nowUs);
   sessions.number(burst, added, second, table.remoteIndex[second]);
-  sessions.onPath[second]!.repair?.copySent(burst, added, nowUs);
+  way.repair?.copySent(burst, added, nowUs);
   sessions.noteSize(second, length[added], nowUs);
   sessions.sent(peer[row], session[row], second, nowUs);
   peers.bytesSent[peer[row]] += length[added];

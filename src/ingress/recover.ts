@@ -108,10 +108,11 @@ function takeCopy(
   if (counter < 0 || table.replay.hasSeen(path, counter)) return;
   way.copies ??= new CopyWindow();
   if (!way.copies.isFirst(counter)) return;
+  const from = at + COPY_HEAD_BYTES, sourceBytes = length - COPY_HEAD_BYTES;
+  // What repair brought back before the first copy, the window does not know.
+  if (way.repair?.copyReceived(bytes, from, sourceBytes, counter, nowUs) === false) return;
   way.copies.useful++;
   metrics.column[COUNTER.copies_useful]++;
-  const from = at + COPY_HEAD_BYTES, sourceBytes = length - COPY_HEAD_BYTES;
-  way.repair?.copyReceived(bytes, from, sourceBytes, counter, nowUs);
   const copy = burst.grow(sourceBytes, DONE);
   if (copy < 0) {
     metrics.drop(DROP.arena_full);

@@ -94,7 +94,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DROP.no_session;
     return;
   }
-  const way = sessions.onPath[path[row]]!;
+  const way = sessions.wayOf(rest, path[row]);
   const { repair, headers } = way;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
   // Packets that repair, or a copy, brought before are known when their own datagram comes.
@@ -160,9 +160,9 @@ function sessionOf(
   { associations, table }: IngressContext,
 ): OxSession | undefined {
   const { sessions } = associations.oxtunnel!, owner = burst.session[row], path = burst.path[row];
-  const isLive = table.peer[owner] === burst.peer[row] && sessions.onPath[path] !== undefined &&
-    table.session[path] === owner;
-  return isLive ? sessions.of[owner] : undefined;
+  if (table.peer[owner] !== burst.peer[row]) return undefined;
+  const isPath = path === owner || table.session[path] === owner && sessions.onPath[path] !== undefined;
+  return isPath ? sessions.of[owner] : undefined;
 }
 
 /** Takes the datagram's packets, which begin at `at`; whether repair or a copy has brought them before. */

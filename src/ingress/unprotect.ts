@@ -21,7 +21,7 @@ import {
 import type { IngressContext } from "./context.ts";
 
 export function unprotect(burst: Burst, context: IngressContext): void {
-  const { count, view, offset, length, next, path, counter, headerBytes, phase } = burst;
+  const { count, view, offset, length, next, session, path, counter, headerBytes, phase } = burst;
   const { table, datagramAead, masks } = context;
   if (datagramAead === undefined || !burst.has(TO_UNPROTECT)) return;
   datagramAead.masks(burst, masks);
@@ -34,11 +34,13 @@ export function unprotect(burst: Burst, context: IngressContext): void {
       continue;
     }
     headerBytes[row] = shortHeaderBytes(flags);
-    phase[row] = keyPhase(flags) | pathNumber[path[row]] << PATH_SHIFT;
+    // Of a session's first path, which has its row, nothing more is read.
+    const of = path[row], number = of === session[row] ? 0 : pathNumber[of];
+    phase[row] = keyPhase(flags) | number << PATH_SHIFT;
     counter[row] = recoverCounter(
       readTruncatedCounter(view, offset[row]),
       headerBytes[row] - SHORT_HEADER_MIN_BYTES + 1,
-      highest[path[row]],
+      highest[of],
     );
     next[row] = counter[row] < 0 ? DROP.expired : TO_OPEN_DATAGRAM;
   }

@@ -42,9 +42,17 @@ export class Codel {
   /**
    * Whether the packet that leaves the queue is to be dropped, or marked (RFC 8289 §5.5). Call once for each, in order.
    * @param waitedUs how long it was in the queue. @param isShort whether no full packet's bytes are left behind it.
+   * @param targetUs and @param intervalUs of this queue, where they are not those of all.
    */
-  drops(row: number, waitedUs: number, isShort: boolean, nowUs: number): boolean {
-    const isAbove = this.#isAbove(row, waitedUs, isShort, nowUs);
+  drops(
+    row: number,
+    waitedUs: number,
+    isShort: boolean,
+    nowUs: number,
+    targetUs = this.#targetUs,
+    intervalUs = this.#intervalUs,
+  ): boolean {
+    const isAbove = this.#isAbove(row, waitedUs < targetUs || isShort, nowUs, intervalUs);
     if (this.#isDropping[row] === 1) {
       if (!isAbove) {
         this.#isDropping[row] = 0;
@@ -52,27 +60,27 @@ export class Codel {
       }
       if (nowUs < this.#dropNextUs[row]) return false;
       this.#count[row]++;
-      this.#dropNextUs[row] += this.#intervalUs / Math.sqrt(this.#count[row]);
+      this.#dropNextUs[row] += intervalUs / Math.sqrt(this.#count[row]);
       return true;
     }
     if (!isAbove) return false;
     this.#isDropping[row] = 1;
     const sinceLast = this.#count[row] - this.#lastCount[row];
-    const isSoon = nowUs - this.#dropNextUs[row] < RESUME_INTERVALS * this.#intervalUs;
+    const isSoon = nowUs - this.#dropNextUs[row] < RESUME_INTERVALS * intervalUs;
     this.#count[row] = isSoon && sinceLast > 1 ? sinceLast : 1;
     this.#lastCount[row] = this.#count[row];
-    this.#dropNextUs[row] = nowUs + this.#intervalUs / Math.sqrt(this.#count[row]);
+    this.#dropNextUs[row] = nowUs + intervalUs / Math.sqrt(this.#count[row]);
     return true;
   }
 
   /** Whether the wait has been above the target for an interval. */
-  #isAbove(row: number, waitedUs: number, isShort: boolean, nowUs: number): boolean {
-    if (waitedUs < this.#targetUs || isShort) {
+  #isAbove(row: number, isBelow: boolean, nowUs: number, intervalUs: number): boolean {
+    if (isBelow) {
       this.#aboveUs[row] = 0;
       return false;
     }
     if (this.#aboveUs[row] === 0) {
-      this.#aboveUs[row] = nowUs + this.#intervalUs;
+      this.#aboveUs[row] = nowUs + intervalUs;
       return false;
     }
     return nowUs >= this.#aboveUs[row];

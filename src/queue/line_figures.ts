@@ -37,6 +37,7 @@ export class LineFigures {
   readonly #isUsed = new Uint8Array(PEERS_MAX);
   /** By place and class; those of all packets are behind the last place's. */
   readonly #waits = new Delays(CLASS_COUNT * (PEERS_MAX + 1));
+  readonly #passedByClass = new Uint32Array(CLASS_COUNT);
   readonly #marked = new Float64Array(PEERS_MAX);
   readonly #lost: Record<QueueLoss, Float64Array> = {
     queue_delay: new Float64Array(PEERS_MAX),
@@ -75,20 +76,26 @@ export class LineFigures {
 
   /** The burst's rows with bytes whose next is `step` need not wait. @param isToPeers whether they are on their way to their rows' peers. */
   passed({ count, next, length, peer, trafficClass }: Burst, step: number, isToPeers: boolean): void {
-    // Packets come in runs.
-    let packets = 0, place = -1, ofPeer = NONE, ofClass = 0;
+    const byClass = this.#passedByClass.fill(0), hasPlaces = isToPeers && this.#freeCount < PEERS_MAX;
+    // A peer's packets come in runs.
+    let packets = 0, ofPeer = NONE, lastClass = 0, place = -1, at = 0;
     for (let row = 0; row < count; row++) {
       if (next[row] !== step || length[row] === 0) continue;
-      if (trafficClass[row] !== ofClass || peer[row] !== ofPeer) {
-        if (packets > 0) this.#add(place, ofClass, 0, packets);
-        packets = 0;
+      const ofClass = trafficClass[row];
+      byClass[ofClass]++;
+      if (!hasPlaces) continue;
+      if (peer[row] !== ofPeer || ofClass !== lastClass) {
+        if (packets > 0) this.#waits.add(at, 0, packets);
         ofPeer = peer[row];
-        ofClass = trafficClass[row];
-        place = isToPeers ? this.#placeOf[ofPeer] - 1 : -1;
+        lastClass = ofClass;
+        place = this.#placeOf[ofPeer] - 1;
+        at = CLASS_COUNT * place + ofClass;
+        packets = 0;
       }
-      packets++;
+      if (place >= 0) packets++;
     }
-    if (packets > 0) this.#add(place, ofClass, 0, packets);
+    if (packets > 0) this.#waits.add(at, 0, packets);
+    for (let i = 0; i < CLASS_COUNT; i++) if (byClass[i] > 0) this.#add(-1, i, 0, byClass[i]);
   }
 
   #add(place: number, trafficClass: number, waitedUs: number, packets: number): void {

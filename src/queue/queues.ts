@@ -386,7 +386,8 @@ export class Queues implements FlowOwner {
   /**
    * Adds the peer's next packet to the burst, with `overheadBytes` charged beside its own, and returns its row; -1 when the
    * line is busy again or has no more. The caller has checked that the burst is not full, and sets the row's session.
-   * @param isFull whether so much is on its way that only packets of games and calls may follow.
+   * @param isFull whether so much is on its way that only packets of games and calls may follow. @param rttUs the path's round trip; 0
+   * where it is not known.
    */
   take(
     burst: Burst,
@@ -395,6 +396,7 @@ export class Queues implements FlowOwner {
     overheadBytes: number,
     nowUs: number,
     isFull = false,
+    rttUs = 0,
   ): number {
     const line = this.#lineOf[peer] - 1;
     this.#o.figures?.look(peer);
@@ -404,7 +406,7 @@ export class Queues implements FlowOwner {
       const flow = this.#tins.nextFlow(tin, this);
       if (flow === NONE) continue; // its flows have gone to other tins
       const place = this.#takeFirst(line, flow);
-      if (this.#packets.isLost(flow, place, nowUs)) continue;
+      if (this.#packets.isLost(flow, place, nowUs, rttUs)) continue;
       const bytes = this.#packets.length[place] + overheadBytes;
       this.#tins.spend(flow, bytes);
       this.#charge(line, tin, bytes, nowUs - LATE_US);

@@ -8,7 +8,7 @@ import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts"
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
-import { Codel } from "./codel.ts";
+import { CODEL, Codel } from "./codel.ts";
 import type { QueueLoss } from "./line_figures.ts";
 import type { Tins } from "./tins.ts";
 
@@ -17,6 +17,12 @@ import type { Tins } from "./tins.ts";
  * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
  */
 const BULK_PATIENCE = 4;
+/**
+ * Where the round trip is long, a transfer may wait for BULK_SHARE of it: CUBIC gives up three tenths of its window at a loss (RFC 9438 §4.6),
+ * and what is left keeps the line busy if the queue held as much. It may do so for BULK_ROUND_TRIPS: a sender answers to a loss
+ * after one, and what CoDel drops meanwhile costs another three tenths. Longer round trips than RTT_US_MAX are taken for it.
+ */
+const BULK_SHARE = 3 / 7, BULK_ROUND_TRIPS = 2, RTT_US_MAX = 250_000;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
 /** The most packets that the flow with the most bytes loses at once when the queue is full (RFC 8290 §4.1.3). */
@@ -60,11 +66,11 @@ export class Waiting {
 
   /** @param tins at most as many flows as `options.packets`. */
   constructor(arena: Arena, tins: Tins, options: WaitingOptions) {
-    const { packets, targetUs, intervalUs } = options;
+    const { packets } = options;
     this.#o = options;
     this.#arena = arena;
     this.#tins = tins;
-    this.#codel = new Codel(packets, targetUs, intervalUs);
+    this.#codel = new Codel(packets);
     this.length = new Uint32Array(packets);
     this.#slot = new Uint32Array(packets);
     this.#offset = new Uint32Array(packets);
@@ -121,8 +127,11 @@ export class Waiting {
     return place;
   }
 
-  /** Whether the packet that was taken is dropped: past the deadline of its class, or by CoDel. Releases its slot then. */
-  isLost(flow: number, place: number, nowUs: number): boolean {
+  /**
+   * Whether the packet that was taken is dropped: past the deadline of its class, or by CoDel. Releases its slot then. @param rttUs the
+   * path's round trip; 0 where it is not known, or its senders are near.
+   */
+  isLost(flow: number, place: number, nowUs: number, rttUs = 0): boolean {
     const waitedUs = nowUs - this.#arrivedUs[place];
     const trafficClass = this.#class[place];
     if (isRealTime(trafficClass)) {
@@ -131,8 +140,14 @@ export class Waiting {
       return this.lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
-    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
+    const { targetUs = CODEL.targetUs, intervalUs = CODEL.intervalUs } = this.#o;
+    let mayWaitUs = targetUs, forUs = intervalUs;
+    if (trafficClass === CLASS_BULK) {
+      const longUs = Math.min(rttUs, RTT_US_MAX);
+      mayWaitUs = Math.max(BULK_PATIENCE * targetUs, BULK_SHARE * longUs);
+      forUs = Math.max(intervalUs, BULK_ROUND_TRIPS * longUs);
+    }
+    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs, mayWaitUs, forUs)) return false;
     if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
       this.#o.marked();
       return false;

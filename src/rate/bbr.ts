@@ -7,7 +7,7 @@
  * a second and microseconds. What a game needs instead is said by `Tuning`, each with its reason.
  * Long because the states share one model, as the draft has them: apart, each part would reach into the others' figures.
  */
-import type { DeliveryRate } from "./delivery_rate.ts";
+import type { DeliveryRate, RateSample } from "./delivery_rate.ts";
 
 // Draft section 2.4 to 2.13.
 const STARTUP_PACING_GAIN = 2.77;
@@ -147,6 +147,8 @@ export class Bbr {
   /** Steps that this bandwidth probe has taken, and the bandwidth before the present one. */
   #probeSteps = 0;
   #stepBw = 0;
+  /** All that had been delivered when the first packet of this step arrived. */
+  #stepFrom = 0;
   #undoState: BbrState | -1 = -1;
   #savedRound = -1;
   #undoBwShortterm = 0;
@@ -203,7 +205,7 @@ export class Bbr {
     this.#updateMaxBw(sample.rate, sample.isAppLimited);
     this.#updateCongestionSignals();
     this.#updateAckAggregation(sample.newlyAcked, nowUs);
-    this.#checkFullBwReached(sample.rate, sample.isAppLimited);
+    this.#checkFullBwReached(sample);
     this.#checkStartupDone(rate, queueUs);
     this.#checkDrainDone(rate, nowUs);
     this.#updateProbeBwCyclePhase(rate, isCwndLimited, queueUs, nowUs);
@@ -388,8 +390,10 @@ export class Bbr {
     this.isFullBwNow = false;
   }
 
-  #checkFullBwReached(rate: number, isAppLimited: boolean): void {
+  #checkFullBwReached(sample: RateSample): void {
+    const { rate, isAppLimited } = sample;
     if (this.isFullBwNow || !this.isRoundStart || isAppLimited || rate === 0) return;
+    if (this.state === PROBE_UP && !this.#isOfStep(sample)) return;
     if (rate >= this.fullBw * FULL_BW_GROWTH) {
       this.#resetFullBw();
       this.fullBw = rate;
@@ -479,6 +483,7 @@ export class Bbr {
     this.state = PROBE_UP;
     this.#probeSteps = 0;
     this.#stepBw = this.maxBw;
+    this.#stepFrom = rate.delivered + rate.inflight;
     this.pacingGain = this.#tuning.probeUpGains[0];
     this.cwndGain = PROBE_UP_CWND_GAIN;
     this.#raiseInflightLongtermSlope();
@@ -538,12 +543,20 @@ export class Bbr {
     return this.isFullBwNow;
   }
 
+  /** Whether the sample tells of nothing that was sent before the present step. */
+  #isOfStep({ since }: RateSample): boolean {
+    return since >= this.#stepFrom;
+  }
+
   /** Where most of what the present step asked for has arrived, the next step asks for more. */
-  #probeHarder({ sample }: DeliveryRate): void {
-    const { probeUpGains } = this.#tuning;
+  #probeHarder(rate: DeliveryRate): void {
+    const { sample } = rate, { probeUpGains } = this.#tuning;
     const wanted = this.#stepBw * (1 + (this.pacingGain - 1) * STEP_ARRIVED);
-    if (probeUpGains.length === 1 || !this.isRoundStart || this.maxBw < wanted) return;
+    if (probeUpGains.length === 1 || !this.isRoundStart || !this.#isOfStep(sample) || this.maxBw < wanted) {
+      return;
+    }
     this.#stepBw = this.maxBw;
+    this.#stepFrom = rate.delivered + rate.inflight;
     this.#probeSteps++;
     this.pacingGain = probeUpGains[Math.min(this.#probeSteps, probeUpGains.length - 1)];
     // The plateau of this step is another one.

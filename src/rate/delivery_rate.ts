@@ -8,6 +8,8 @@
 
 /** Marks that are kept, a power of two: transmissions on their way. */
 export const MARKS = 1024;
+/** Acknowledgements over which a rate of few packets is told, and how long ago the first one may be, microseconds. */
+const SPANS = 8, SPANS_US = 200_000;
 
 /** What one acknowledgement said. */
 export interface RateSample {
@@ -25,6 +27,8 @@ export interface RateSample {
   priorDelivered: number;
   txInFlight: number;
   isAppLimited: boolean;
+  /** Where the rate is told together with those of acknowledgements before: all that had been delivered before these; Infinity else. */
+  since: number;
 }
 
 export class DeliveryRate {
@@ -38,6 +42,7 @@ export class DeliveryRate {
     priorDelivered: 0,
     txInFlight: 0,
     isAppLimited: false,
+    since: Infinity,
   };
   /** Bytes delivered, lost and on their way. */
   delivered = 0;
@@ -62,6 +67,17 @@ export class DeliveryRate {
   #sendElapsedUs = 0;
   #ackElapsedUs = 0;
   #newest = -1;
+  // By acknowledgement: what had been delivered then and when, when the newest of it was sent, and whether the sender lacked data.
+  readonly #spanDelivered = new Float64Array(SPANS);
+  readonly #spanDeliveredUs = new Float64Array(SPANS);
+  readonly #spanSentUs = new Float64Array(SPANS);
+  readonly #spanIsLimited = new Uint8Array(SPANS);
+  #spans = 0;
+
+  /** When what was acknowledged last arrived, by the caller's clock. */
+  get deliveredUs(): number {
+    return this.#deliveredUs;
+  }
 
   get isAppLimited(): boolean {
     return this.#appLimited > 0;
@@ -148,8 +164,11 @@ export class DeliveryRate {
     return this.#markAppLimited[mark & (MARKS - 1)] === 1;
   }
 
-  /** Ends the acknowledgement: `sample` is whole. @param minRttUs an interval that is shorter tells nothing. */
-  finish(minRttUs: number): void {
+  /**
+   * Ends the acknowledgement: `sample` is whole. @param minRttUs an interval that is shorter tells nothing. @param leastBytes of fewer the
+   * rate is told together with those of acknowledgements before, SPANS at most: with few packets one more or less is much.
+   */
+  finish(minRttUs: number, leastBytes = 0): void {
     if (this.#appLimited > 0 && this.delivered > this.#appLimited) this.#appLimited = 0;
     const { sample } = this;
     if (!sample.hasData) return;
@@ -158,6 +177,32 @@ export class DeliveryRate {
     if (intervalUs > 0 && (minRttUs === Infinity || intervalUs >= minRttUs)) {
       sample.rate = sample.delivered / intervalUs * 1e6;
     }
+    if (leastBytes > 0) this.#widen(leastBytes);
+  }
+
+  /** Where too little was delivered, takes in what was before, and notes this acknowledgement for later ones. */
+  #widen(leastBytes: number): void {
+    const { sample } = this, isOwnLimited = sample.isAppLimited;
+    let isLimited = isOwnLimited;
+    sample.since = Infinity;
+    for (let i = 1; i <= SPANS && i <= this.#spans && sample.rate > 0 && sample.delivered < leastBytes; i++) {
+      const at = (this.#spans - i) % SPANS, bytes = this.delivered - this.#spanDelivered[at];
+      const sendUs = this.#firstSentUs - this.#spanSentUs[at],
+        ackUs = this.#deliveredUs - this.#spanDeliveredUs[at];
+      if (ackUs > SPANS_US) break;
+      if (bytes > sample.delivered && Math.max(sendUs, ackUs) > 0) {
+        sample.rate = bytes / Math.max(sendUs, ackUs) * 1e6;
+        sample.isAppLimited = isLimited;
+        sample.since = this.#spanDelivered[at];
+      }
+      if (bytes >= leastBytes) break;
+      isLimited ||= this.#spanIsLimited[at] === 1;
+    }
+    const at = this.#spans++ % SPANS;
+    this.#spanDelivered[at] = this.delivered;
+    this.#spanDeliveredUs[at] = this.#deliveredUs;
+    this.#spanSentUs[at] = this.#firstSentUs;
+    this.#spanIsLimited[at] = isOwnLimited ? 1 : 0;
   }
 
   /** The sender has no more data for now: until what flies is delivered, samples tell of it and not of the path. */

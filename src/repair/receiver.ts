@@ -80,18 +80,26 @@ export class RepairReceiver {
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
   received(bytes: Uint8Array, at: number, length: number, counter: number): boolean {
-    if (counter <= this.#broughtBackHighest) {
-      for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
-    }
+    if (this.#wasBroughtBack(counter)) return false;
     this.decoder.add(counter, bytes, at, length);
     return true;
   }
 
-  /** Takes the packets of a datagram that did not come yet, of which another path brought a copy: nothing need bring it back. */
-  copied(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
-    if (!this.decoder.add(counter, bytes, at, length)) return;
-    this.arrivals.onCopied(counter);
-    this.requests?.recovered(counter, nowUs);
+  #wasBroughtBack(counter: number): boolean {
+    return counter <= this.#broughtBackHighest && this.#broughtBack.includes(counter);
+  }
+
+  /**
+   * Takes the packets of a datagram that did not come yet, of which another path brought a copy: nothing need bring it back. False as
+   * `received`.
+   */
+  copied(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
+    if (this.#wasBroughtBack(counter)) return false;
+    if (this.decoder.add(counter, bytes, at, length)) {
+      this.arrivals.onCopied(counter);
+      this.requests?.recovered(counter, nowUs);
+    }
+    return true;
   }
 
   /**

@@ -232,7 +232,7 @@ export class RepairSender {
     const { kept, roundTripUs } = this, { burstUs } = lane.plan.asking;
     if (nowUs - kept.answeredUs[place] < roundTripUs) return BLIND_SHARE;
     const ageUs = nowUs - kept.sentUs[place];
-    if (burstUs === 0 || ageUs + roundTripUs >= lane.answerableUs) return 1;
+    if (burstUs <= lane.gapUs || ageUs + roundTripUs >= lane.answerableUs) return 1;
     return EARLY_SHARE * (1 - Math.exp(-ageUs / burstUs));
   }
 

@@ -262,9 +262,9 @@ export class SessionRepair {
     return true;
   }
 
-  /** Takes the packets of a datagram that did not come, of which a copy came on another path. */
-  copyReceived(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
-    this.receiving?.copied(bytes, at, length, counter, nowUs);
+  /** Takes the packets of a datagram that did not come, of which a copy came on another path; false as `packetsReceived`. */
+  copyReceived(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
+    return this.receiving === undefined || this.receiving.copied(bytes, at, length, counter, nowUs);
   }
 
   /** Notes that the datagram in `row`, which holds a copy of another path's packets and is reported, was numbered. */

@@ -228,6 +228,7 @@ function makeRelay(
     compressionThreshold: config.compressionThreshold,
     headersOfBulk: config.headers.bulk,
     headerMethods: headerMethods(config),
+    hasSeveralPaths: config.enableMultipath,
     headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),

@@ -6,7 +6,8 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { Compressor } from "../../src/codec/rohc/compressor.ts";
 import { Decompressor } from "../../src/codec/rohc/decompressor.ts";
-import { writeFeedback } from "../../src/codec/rohc/feedback.ts";
+import { ByteReader } from "../../src/codec/rohc/bytes.ts";
+import { readFeedback, writeFeedback } from "../../src/codec/rohc/feedback.ts";
 import { ipv4Checksum } from "../../src/codec/rohc/headers.ts";
 import { RESULT } from "../../src/codec/rohc/results.ts";
 import fc from "../kit/fast_check.ts";
@@ -233,6 +234,27 @@ Deno.test("ROHC: a compressor that is told of a lost context sends it again", ()
   assertEquals(fresh.decompress(compress(), output), RESULT.NO_CONTEXT);
   assert(compressor.takeFeedback(nack));
   assertEquals(fresh.decompress(compress(), output), RESULT.PACKET);
+});
+
+Deno.test("ROHC: feedback for a TCP context has RFC 6846's form, and says what other contexts' does", () => {
+  const read = (bytes: Uint8Array, isTcp: boolean) =>
+    readFeedback(new ByteReader().over(bytes, 0, bytes.length), false, () => isTcp);
+  for (const isTcp of [false, true]) {
+    for (const isRejected of [false, true]) {
+      const wish = { cid: 3, kind: "static-nack", sequence: 0x2abc, isTcp, isRejected } as const;
+      const bytes = writeFeedback(wish, 2, false);
+      const bits = isTcp ? 14 : 12, sequence = isTcp ? 0x2abc : 0xabc;
+      assertEquals(read(bytes, isTcp), { cid: 3, kind: "static-nack", sequence, bits, isRejected });
+      // Add-CID, acknowledgment type and number, checksum; of the other profiles an option's head in front of the last.
+      assertEquals(bytes.length, (isTcp ? 4 : 5) + (isRejected ? 1 : 0));
+      for (let at = 1; at < bytes.length; at++) {
+        const forged = bytes.slice();
+        forged[at] ^= 0x10;
+        const said = read(forged, isTcp);
+        assert(said === undefined || said.kind === "ack", `octet ${at}`);
+      }
+    }
+  }
 });
 
 Deno.test("ROHC: an acknowledged change is not repeated", () => {

@@ -31,6 +31,28 @@ export class Bottleneck implements PathModel {
   }
 }
 
+/** A bottleneck that lets `burstBytes` through at once where nothing was sent for long, as `tc tbf` and modems do. */
+export class TokenBucket extends Bottleneck {
+  #tokens: number;
+  /** When the bytes that are in it will have left, microseconds. */
+  #outUs = 0;
+
+  constructor(bytesPerS: number, queueUs: number, delayUs: number, readonly burstBytes: number) {
+    super(bytesPerS, queueUs, delayUs);
+    this.#tokens = burstBytes;
+  }
+
+  override arrivalUs(nowUs: number, bytes: number): number {
+    const startUs = Math.max(nowUs, this.#outUs);
+    if (startUs - nowUs > this.queueUs) return Infinity;
+    const grown = (startUs - this.#outUs) * this.bytesPerS / 1e6;
+    const tokens = Math.min(this.burstBytes, this.#tokens + grown), missing = Math.max(0, bytes - tokens);
+    this.#tokens = Math.max(0, tokens - bytes);
+    this.#outUs = startUs + missing / this.bytesPerS * 1e6;
+    return this.#outUs + this.delayUs;
+  }
+}
+
 /** One thing that happens on a path. */
 export interface Impairment {
   /** Microseconds that the datagram is held up, or Infinity when it is lost. */

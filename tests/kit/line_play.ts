@@ -4,13 +4,13 @@
  * PROTOCOL §14 has it. Invariant: the same settings give the same run. Judges nothing.
  */
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
-import { CODEL } from "../../src/queue/codel.ts";
 import { Queues, WAITS } from "../../src/queue/queues.ts";
 import { PathRate } from "../../src/rate/path_rate.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, HELD, TO_SEAL } from "../../src/vector/burst.ts";
-import { Bottleneck } from "./channels.ts";
+import { Bottleneck, TokenBucket } from "./channels.ts";
 import { CubicSender } from "./cubic.ts";
+import { queueOptions } from "./queue_options.ts";
 import { Random } from "./random.ts";
 
 const MS = 1000, SECOND = 1_000_000, PEER = 1;
@@ -29,6 +29,8 @@ export interface LinePlayOptions {
   gameUs: number;
   /** Whether the rate that is found is kept to. */
   isShaped: boolean;
+  /** What the line lets through at once, bytes; 0 when absent. */
+  burstBytes?: number;
 }
 
 interface Sent {
@@ -41,7 +43,7 @@ interface Sent {
 
 export class LinePlay {
   nowUs = 0;
-  line: Bottleneck;
+  readonly line: Bottleneck;
   readonly rate: PathRate;
   /** Told of each packet of the game: its delay beyond the path's. */
   onGame: (delayUs: number) => void = () => {};
@@ -76,23 +78,19 @@ export class LinePlay {
   #gameUs = 0;
 
   constructor(options: LinePlayOptions) {
-    const { bytesPerS, rttUs, transfers } = this.#o = options;
+    const { bytesPerS, rttUs, transfers, burstBytes = 0 } = this.#o = options;
     const random = new Random(1);
-    this.line = new Bottleneck(bytesPerS, 200 * MS, rttUs / 2);
+    this.line = burstBytes > 0
+      ? new TokenBucket(bytesPerS, 200 * MS, rttUs / 2, burstBytes)
+      : new Bottleneck(bytesPerS, 200 * MS, rttUs / 2);
     this.rate = new PathRate(() => random.real(), 0);
     this.#backUs = rttUs / 2;
     this.#senders = Array.from({ length: transfers }, () => new CubicSender(0));
     this.#largest = new Array<number>(transfers).fill(-1);
     this.#queues = new Queues(this.#burst.arena, {
-      ...CODEL,
+      ...queueOptions({ findsRates: true }),
       flows: transfers + 1,
       peers: PEER + 1,
-      packets: 512,
-      bytesPerS: 0,
-      findsRates: true,
-      ecn: true,
-      gameDeadlineUs: 60 * MS,
-      voiceDeadlineUs: 100 * MS,
       waited: () => {},
       lost: () => {},
       marked: () => {},
@@ -116,7 +114,9 @@ export class LinePlay {
       this.#offerAll();
       while (this.#queues.ready(this.nowUs) === PEER) {
         while (this.#burst.count < BURST_CAPACITY) {
-          if (this.#queues.take(this.#burst, PEER, TO_SEAL, OVERHEAD_BYTES, this.nowUs) < 0) break;
+          const { nowUs } = this, { leastRttUs } = this.rate;
+          const rttUs = leastRttUs === Infinity ? 0 : leastRttUs;
+          if (this.#queues.take(this.#burst, PEER, TO_SEAL, OVERHEAD_BYTES, nowUs, false, rttUs) < 0) break;
         }
         this.#send();
       }

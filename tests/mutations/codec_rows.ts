@@ -221,4 +221,11 @@ export const CODEC_ROWS: readonly Mutation[] = [
     tests: ["tests/unit/headers_test.ts"],
     note: "a payload that moves little overwrites the fields in front of it",
   },
+  {
+    file: "src/codec/headers/flows.ts",
+    from: "return attempts < SOON ? DEFINE_US : DEFINE_LATER_US;",
+    to: "return attempts < 0 ? DEFINE_LATER_US + SOON : DEFINE_US;",
+    tests: ["tests/sim/ox_headers_test.ts", "tests/sim/ox_rohc_test.ts"],
+    note: "a fast flow's definitions end before a far answer comes",
+  },
 ];

@@ -201,7 +201,7 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/sessions.ts",
-    from: "    paths.ecn[ECN_MARKS * table.path[session] + mark]++;",
+    from: "    paths.ecn[ECN_MARKS * path + mark]++;",
     to: "",
     tests: DUTIES,
     note: "ECN marks are not counted",

@@ -64,6 +64,27 @@ export const PATHS_ROWS: readonly Mutation[] = [
     note: "the path of an interface that is gone stays",
   },
   {
+    file: "src/connect/link/doors.ts",
+    from: "isAhead ? { ...one, isMetered: false } : one",
+    to: "one",
+    tests: ["tests/unit/link_doors_test.ts"],
+    note: "a handover is waited for without copies",
+  },
+  {
+    file: "src/session/oxtunnel/path_set.ts",
+    from: "if (door === 0) this.#say(0, isMetered);",
+    to: "",
+    tests: ["tests/sim/several_paths_test.ts"],
+    note: "nobody hears that the first path costs money",
+  },
+  {
+    file: "src/connect/link/mod.ts",
+    from: "if (doors.isUsedUp) this.#connect();",
+    to: "",
+    tests: ["tests/system/several_paths_test.ts"],
+    note: "an interface that came and went seven times has no path again",
+  },
+  {
     file: "src/connect/options.ts",
     from: "if (trafficClass >= 0 && trafficClass !== CLASS_BULK) return bits | 1 << trafficClass;",
     to: "if (trafficClass >= 0) return bits | 1 << trafficClass;",
@@ -76,13 +97,6 @@ export const PATHS_ROWS: readonly Mutation[] = [
     to: "",
     tests: [CHOICE],
     note: "copies have no bound",
-  },
-  {
-    file: "src/control/paths/choice.ts",
-    from: "if (keep === 1) return;",
-    to: "if (keep > 0) return;",
-    tests: [CHOICE],
-    note: "UCB1 forgets nothing",
   },
   {
     file: "src/control/paths/figures.ts",

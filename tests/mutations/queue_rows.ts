@@ -211,7 +211,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/waiting.ts",
-    from: "if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;",
+    from: "if (!this.#codel.drops(flow, waitedUs, isShort, nowUs, mayWaitUs, forUs)) return false;",
     to: "if (nowUs >= 0) return false;",
     tests: QUEUES,
     note: "a standing queue loses nothing",
@@ -330,10 +330,31 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/waiting.ts",
-    from: "trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs",
-    to: "waitedUs",
+    from: "Math.max(BULK_PATIENCE * targetUs, BULK_SHARE * longUs)",
+    to: "BULK_SHARE * longUs",
+    tests: QUEUES,
+    note: "a transfer that is near leaves the line idle",
+  },
+  {
+    file: "src/queue/waiting.ts",
+    from: "Math.max(BULK_PATIENCE * targetUs, BULK_SHARE * longUs)",
+    to: "BULK_PATIENCE * targetUs",
     tests: QUEUES,
     note: "a transfer over a long path leaves the line idle",
+  },
+  {
+    file: "src/queue/waiting.ts",
+    from: "Math.max(intervalUs, BULK_ROUND_TRIPS * longUs)",
+    to: "intervalUs",
+    tests: QUEUES,
+    note: "a transfer over a long path loses more before it can answer to a loss",
+  },
+  {
+    file: "src/egress/queue.ts",
+    from: "overhead, nowUs, isFull, rttUs);",
+    to: "overhead, nowUs, isFull, 0 * rttUs);",
+    tests: LINE,
+    note: "queues do not know how long a path is",
   },
   {
     file: "src/rate/bbr.ts",
@@ -441,6 +462,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "waits for the thread are of no peer",
   },
   {
+    file: "src/rate/path_rate.ts",
+    from: "rate.finish(bbr.minRttUs, SAMPLE_SEGMENTS * MSS);",
+    to: "rate.finish(bbr.minRttUs, 0 * SAMPLE_SEGMENTS);",
+    tests: RATES,
+    note: "a few packets on a slow line show a rate that it has not",
+  },
+  {
+    file: "src/rate/bbr.ts",
+    from: "return since >= this.#stepFrom;",
+    to: "return since >= 0 * this.#stepFrom;",
+    tests: PATH,
+    note: "a slow line's probe ends before its samples tell of it",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",
@@ -513,8 +548,9 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   {
     file: "src/egress/mod.ts",
     from:
-      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  fit(burst, context, nowUs);",
-    to: "  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);",
+      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  choose(burst, context, nowUs); // packet -> path\n  fit(burst, context, nowUs);",
+    to:
+      "  choose(burst, context, nowUs);\n  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);\n  choose(burst, context, nowUs);",
     tests: LINE,
     note: "what waits is not fitted to the path that it leaves on",
   },

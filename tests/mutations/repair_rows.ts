@@ -112,10 +112,10 @@ export const REPAIR_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/requests.ts",
-    from: "for (let i = Math.max(behind + 1, counter - SEARCHED); i < counter; i++) {",
-    to: "for (let i = behind + 1; i < counter; i++) {",
+    from: "if (this.#behind[i] !== behind || this.#place[i] > most ||",
+    to: "if (this.#behind[i] !== behind || this.#place[i] > this.#placesTo(counter, behind) ||",
     tests: ["tests/unit/requests_test.ts"],
-    note: "a datagram that comes late costs a search without bound",
+    note: "a datagram that comes late costs a search for each that is missing",
   },
   {
     file: "src/repair/session_repair.ts",

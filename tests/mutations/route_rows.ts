@@ -20,8 +20,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/open.ts",
-    from: "} else if (!table.replay.accept(epoch, counter[row])) {",
-    to: "} else if (!table.replay.accept(epoch, counter[row]) && false) {",
+    from: "} else if (!table.replay.accept(path[row], counter[row])) {",
+    to: "} else if (!table.replay.accept(path[row], counter[row]) && false) {",
     tests: ["tests/sim/oxtunnel_test.ts"],
     note: "OxTunnel's replays are taken",
   },

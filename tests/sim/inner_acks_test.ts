@@ -6,7 +6,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { ROLLOUT_DEFAULT } from "../../src/control/rollout.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
-import { CODEL } from "../../src/queue/codel.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { CubicSender } from "../kit/cubic.ts";
 import { marked, tcpSegment, udpPacket } from "../kit/packets.ts";
@@ -19,15 +19,7 @@ const SECOND = 1_000_000, MS = 1000;
 const RATE = 1_250_000, FIFO_US = 200 * MS, DELAY_US = 10 * MS;
 const GAME_US = 15_625, DATA_BYTES = 1200, WARM_US = 6 * SECOND, PLAY_US = 8 * SECOND;
 
-const QUEUES = {
-  ...CODEL,
-  bytesPerS: 0,
-  findsRates: true,
-  packets: 512,
-  ecn: false,
-  gameDeadlineUs: 60 * MS,
-  voiceDeadlineUs: 100 * MS,
-};
+const QUEUES = queueOptions({ findsRates: true, ecn: false });
 
 /** How the client answers data that came. */
 type Answer = "acks" | "nothing" | "lies";

@@ -314,3 +314,15 @@ Deno.test("short packets: the relay tells what headers to a peer became, and why
     client.metrics.get("header_contexts"),
   ], [212, 0, 1]);
 });
+
+Deno.test("short packets: a fast flow over a satellite has its headers made small too", () => {
+  const { world, client } = pair(CONTEXTS, { methods: ["elided"] });
+  world.channel = { ...CLEAN, delayUs: 300_000 };
+  const packets = 1500;
+  for (let n = 0; n < packets; n++) {
+    client.send(packetOf(game(n), new Uint8Array(20).fill(n)));
+    world.runFor(5000);
+  }
+  // The rest went before the first second was over.
+  assertGreater(client.metrics.get("headers_elided"), 0.8 * packets);
+});

@@ -7,8 +7,8 @@ import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import { ROLLOUT_DEFAULT } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
-import { CODEL } from "../../src/queue/codel.ts";
 import { repairOptions } from "../../src/repair/options.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
@@ -17,15 +17,7 @@ import { World } from "../kit/world.ts";
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
 const CLIENT = "10.66.0.2", FAR = "8.8.8.8", RELAY = "192.0.2.1:4433";
 const SECOND = 1_000_000, MS = 1000, RATE = 625_000, FIFO_US = 150 * MS, DELAY_US = 10 * MS;
-const QUEUES = {
-  ...CODEL,
-  bytesPerS: 0,
-  findsRates: true,
-  packets: 512,
-  ecn: true,
-  gameDeadlineUs: 60 * MS,
-  voiceDeadlineUs: 100 * MS,
-};
+const QUEUES = queueOptions({ findsRates: true });
 
 /** A client behind a line of 5 Mbit/s that sends packets of a class at a rate for a time. */
 function client(percent: Partial<typeof ROLLOUT_DEFAULT>) {

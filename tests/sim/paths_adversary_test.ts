@@ -5,7 +5,13 @@
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import fc from "fast-check";
-import { FEATURE_MULTIPATH } from "../../src/wire/parameters.ts";
+import { CODE_WINDOW, RepairEncoder } from "../../src/codec/erasure.ts";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { SYMBOL_MAX_BYTES, windowKey } from "../../src/repair/receiver.ts";
+import type { TunnelOptions } from "../../src/tunnel_options.ts";
+import { FEATURE_MULTIPATH, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
+import { writeRepairHead } from "../../src/wire/repair.ts";
 import { udpPacket } from "../kit/packets.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { RawPeer } from "../kit/raw_peer.ts";
@@ -27,10 +33,10 @@ const control = (...body: number[]) => frame(2, body);
 const u16 = (value: number) => [value & 255, value >> 8];
 const u32 = (value: number) => [value & 255, (value >> 8) & 255, (value >> 16) & 255, value >>> 24];
 
-function setting(features = FEATURE_MULTIPATH) {
+function setting(features = FEATURE_MULTIPATH, options: Partial<TunnelOptions> = {}) {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
-  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ...options });
   const peer = new RawPeer(world, relay, HOME, IP);
   peer.connect({ features, aeads: [1], connectionIds: [5, 6, 7] });
   let sequence = 0;
@@ -38,9 +44,9 @@ function setting(features = FEATURE_MULTIPATH) {
   peer.send(Uint8Array.from(good(0)));
   world.runFor(SECOND);
   relay.delivered.length = peer.heard.length = 0;
+  const reliable = (kind: number, ...body: number[]) => control(kind, ...u16(sequence++), ...body);
   /** Sends a reliable frame on the first path. */
-  const say = (kind: number, ...body: number[]) =>
-    peer.send(Uint8Array.from(control(kind, ...u16(sequence++), ...body)));
+  const say = (kind: number, ...body: number[]) => peer.send(Uint8Array.from(reliable(kind, ...body)));
   const ids = (path: number, first = 0, count = 2) =>
     say(
       0x24,
@@ -88,7 +94,7 @@ function setting(features = FEATURE_MULTIPATH) {
     return true;
   };
   const theirs = () => sessionOf(relay).pathSet;
-  return { world, relay, peer, good, say, ids, status, idOf, open, ack, theirs };
+  return { world, relay, peer, good, reliable, say, ids, status, idOf, open, ack, theirs };
 }
 
 const copy = (path: number, counter: number, source: number[]) =>
@@ -173,6 +179,32 @@ Deno.test(`paths adversary: of a datagram and its copies one is delivered, judge
   assertEquals(relay.delivered.length, 2 + 8);
 });
 
+Deno.test(`paths adversary: what repair brought back before the first copy came is not delivered by a copy (seed ${SEED})`, () => {
+  const kernel = new PortableShardKernel();
+  const repair = repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 });
+  const { relay, peer, open, good } = setting(FEATURE_MULTIPATH | FEATURE_SLIDING_WINDOW, { repair });
+  open(1);
+  // A repair of what came, from which on the relay keeps what it needs for others.
+  const encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
+  const repaired = (counter: number, source: number[]) => {
+    const at = peer.counter, body = new Uint8Array(100), numbers = Float64Array.of(counter);
+    const symbolAt = writeRepairHead(new DataView(body.buffer), 0, false, 0, at, numbers, 1);
+    encoder.add(counter, Uint8Array.from(source), 0, source.length);
+    const length = encoder.combine(CODE_WINDOW, windowKey(at, 0), numbers, 1);
+    encoder.take(length, body, symbolAt);
+    peer.send(Uint8Array.from(frame(5, [...body.subarray(0, symbolAt + length)])));
+  };
+  peer.send(Uint8Array.from(good(1)));
+  repaired(peer.counter - 1, good(1));
+  const lost = peer.counter++;
+  assertEquals(relay.delivered.length, 1);
+  repaired(lost, good(2));
+  assertEquals(relay.delivered.length, 2, "repair brings it back");
+  peer.send(Uint8Array.from(copy(0, lost, good(2))), AWAY, 1);
+  assertEquals(relay.delivered.length, 2, "and no copy does again");
+  assertEquals(relay.metrics.get("copies_useful"), 0);
+});
+
 Deno.test(`paths adversary: an address gets three times what came from it before it answers, on any path (seed ${SEED})`, () => {
   const { relay, peer, ids, idOf, ack, world } = setting();
   const gave = new Map<string, number>();
@@ -198,6 +230,21 @@ Deno.test(`paths adversary: an address gets three times what came from it before
     assert(got <= 3 * bytes, `${from}: ${got} for ${bytes}`);
   }
   assertEquals(peer.heard.filter(({ bytes, to }) => bytes.length > 1000 && to !== HOME), []);
+});
+
+Deno.test(`paths adversary: what comes behind a path's end in its own datagram is not taken for the first path's (seed ${SEED})`, () => {
+  const { relay, peer, open, reliable, world } = setting();
+  open(1);
+  for (let i = 0; i < 20; i++) relay.send(udpPacket("8.8.8.8", IP, new Uint8Array(100)));
+  const { row, host } = sessionOf(relay), { acknowledged } = host.shared.paths;
+  const before = acknowledged[row];
+  const closed = reliable(0x25, 1, 3, 0, 0), challenge = control(4, 1, 2, 3, 4, 5, 6, 7, 8);
+  const report = control(3, 0, 10, 0, 0, 0, 0, 0, 0, 0, ...u32(10), 0);
+  peer.heard.length = 0;
+  peer.send(Uint8Array.from([...closed, ...report, ...challenge]), AWAY, 1);
+  world.runFor(SECOND);
+  assertEquals(acknowledged[row], before, "a report about the path that has ended");
+  assertEquals(peer.heard.filter(({ to }) => to === AWAY), [], "an answer where no path leads");
 });
 
 Deno.test(`paths adversary: statuses that flap and paths that starve move its own packets alone (seed ${SEED})`, () => {

@@ -8,12 +8,12 @@ import { Client } from "../../src/client.ts";
 import { ROLLOUT_DEFAULT, type RolloutPercent } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
-import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { base64 } from "../../src/session/peers.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { Random } from "../kit/random.ts";
 import { CLEAN, CLOSED, dial, Host, World } from "../kit/world.ts";
@@ -34,15 +34,7 @@ const SHARE = 0.95;
 type Protocol = "oxtunnel" | "wireguard";
 
 function queuesOf(bytesPerS: number, findsRates = false): QueuesOptions {
-  return {
-    ...CODEL,
-    bytesPerS,
-    findsRates,
-    packets: 512,
-    ecn: true,
-    gameDeadlineUs: 60 * MS,
-    voiceDeadlineUs: 100 * MS,
-  };
+  return queueOptions({ bytesPerS, findsRates });
 }
 
 /** Gives the client's record rates, as a reload does. */
@@ -236,6 +228,31 @@ Deno.test(`queue: what a client said of its line holds again after the scheduler
     assertEquals(shaped(), bps);
   }
 });
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  Deno.test(`queue: a transfer over a long path may wait longer than one that is near (${protocol}, seed ${SEED})`, () => {
+    const dropped = (delayUs: number) => {
+      const world = new World(SEED);
+      world.protocol = protocol;
+      const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(RATE) });
+      world.pathOf = () => new Bottleneck(100 * RATE, FIFO_US, delayUs);
+      const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT });
+      client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+      world.runFor(2 * SECOND);
+      const packet = marked(udpPacket(FAR, CLIENT, new Uint8Array(BULK_BYTES)), CLASS_BULK);
+      const untilUs = world.nowUs + SECOND;
+      // 35 ms of queue, which stay.
+      for (let i = 0; i < 0.035 * RATE / (BULK_BYTES + 81); i++) server.sendBurst([packet]);
+      for (let us = world.nowUs; us < untilUs; us += (BULK_BYTES + 81) / RATE * SECOND) {
+        world.run(us);
+        server.sendBurst([packet]);
+      }
+      return server.metrics.dropped("queue_delay");
+    };
+    assertGreater(dropped(MS), 0);
+    assertEquals(dropped(50 * MS), 0);
+  });
+}
 
 Deno.test("queue: shares that change find many peers' groups in steps, and the same shares cost nothing", () => {
   const peers = 1000, world = new World(SEED);

@@ -6,7 +6,7 @@
 import { assertGreater, assertLess } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
-import { CODEL } from "../../src/queue/codel.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { CubicSender } from "../kit/cubic.ts";
 import { LinePlay } from "../kit/line_play.ts";
@@ -44,15 +44,7 @@ class Home {
     this.line.bytesPerS = bytesPerS;
     const { world } = this;
     world.protocol = "oxtunnel";
-    const queues = {
-      ...CODEL,
-      bytesPerS: 0,
-      findsRates: isOn,
-      packets: 512,
-      ecn: true,
-      gameDeadlineUs: 60 * MS,
-      voiceDeadlineUs: 100 * MS,
-    };
+    const queues = queueOptions({ findsRates: isOn });
     this.#server = world.relay(RELAY, { ipv4: "10.66.0.1" });
     world.pathOf = (_, to) => to === RELAY ? this.line : undefined;
     world.tap = (from, _, bytes) => from === RELAY && !this.backComes() ? undefined : bytes;
@@ -229,6 +221,28 @@ Deno.test(`rate: a game that is not known as one waits with the transfer (seed $
   };
   assertLess(late(CLASS_GAME), 0.1);
   assertGreater(late(CLASS_BULK), 0.4, "the control: nothing tells it from the transfer");
+});
+
+Deno.test("rate: on slow lines that let a few packets through at once, a game waits for few packets", () => {
+  for (const [bytesPerS, rttUs, mostMs] of [[250_000, 400, 16], [500_000, 20 * MS, 14]]) {
+    const line = new LinePlay({
+      bytesPerS,
+      rttUs,
+      transfers: 1,
+      gameUs: GAME_US,
+      isShaped: true,
+      burstBytes: 5000,
+    });
+    const delaysUs: number[] = [];
+    line.onGame = (us) => delaysUs.push(us);
+    line.runFor(3 * SECOND);
+    delaysUs.length = 0;
+    const before = line.bytes;
+    line.runFor(20 * SECOND);
+    delaysUs.sort((a, b) => a - b);
+    assertLess(delaysUs[Math.floor(0.99 * delaysUs.length)], mostMs * MS);
+    assertGreater((line.bytes - before) / 20 / bytesPerS, 0.88);
+  }
 });
 
 Deno.test(`rate: for an hour the rate stands near the line's, and the game's delay does not grow`, () => {

@@ -283,8 +283,10 @@ Deno.test(`paths: doors that open and close leave nothing behind, and numbers ar
     client.tick();
     world.runFor(SECOND_US);
     const { pathSet } = sessionOf(client), theirs = sessionOf(server).pathSet;
-    // Numbers 1 to 7 are all that a session has.
-    assertEquals(pathSet.rows.length, i <= 7 ? 1 : 0, `opened ${i} times`);
+    // Numbers 1 to 7 are all that a session has, and the next one has them again.
+    const [way] = [...pathSet.ways()];
+    assertEquals(way?.pathNumber, i <= 7 ? i : i - 7, `opened ${i} times`);
+    assertEquals(client.metrics.get("handshakes_completed"), i <= 7 ? 1 : 2);
     assertEquals(theirs.rows.length, pathSet.rows.length);
     client.sendBurst([up()], CLASS_GAME);
     world.runFor(SECOND_US);
@@ -297,6 +299,28 @@ Deno.test(`paths: doors that open and close leave nothing behind, and numbers ar
   assertEquals(rows(), before);
   assertEquals(sessionOf(client).host.furtherPathsLeft, sessionOf(server).host.furtherPathsLeft);
   assertEquals(sessionOf(server).host.furtherPathsLeft, 1024);
+});
+
+Deno.test(`paths: doors that take the places of others have paths of their own (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  for (let door = 1; door <= 6; door++) client.doors.set(door, `203.0.113.${door}:7777`);
+  for (let door = 1; door <= 3; door++) client.core.addDoor(door, false, world.nowUs);
+  client.send(up());
+  world.runFor(3 * SECOND_US);
+  for (let door = 1; door <= 3; door++) client.core.dropDoor(door);
+  for (let door = 4; door <= 6; door++) client.core.addDoor(door, false, world.nowUs);
+  client.tick();
+  world.runFor(3 * SECOND_US);
+  for (const host of [client, server]) {
+    const ways = [...sessionOf(host).pathSet.ways()];
+    assertEquals(
+      ways.map(({ pathNumber, isValidated }) => [pathNumber, isValidated]),
+      [4, 5, 6].map((n) => [n, true]),
+    );
+  }
 });
 
 Deno.test(`paths: a door that leads to another network is asked under other ids, and used when it has answered (seed ${SEED})`, () => {
@@ -332,6 +356,32 @@ Deno.test(`paths: a door that leads to another network is asked under other ids,
   world.runFor(SECOND_US);
   assertEquals(server.delivered.length, 1 + 12 * 21);
   assertEquals(client.delivered.length, 12 * 20);
+});
+
+Deno.test(`paths: a path stays at its door, whichever one a datagram came through (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const idsOf = new Map([[FIRST, new Set<string>()], [SECOND, new Set<string>()]]);
+  // Somebody on the way leads what is for the first network to the second one.
+  world.tap = (from, to, bytes) => {
+    if (to === FIRST) client.receive(bytes, RELAY, undefined, 1);
+    idsOf.get(from)?.add(bytes.slice(1, 5).toHex());
+    return to === FIRST ? undefined : bytes;
+  };
+  for (let i = 0; i < 20; i++) {
+    server.sendBurst([down()], CLASS_GAME);
+    client.sendBurst([up()], CLASS_GAME);
+    world.runFor(20_000);
+  }
+  assertEquals(client.delivered.length, 20);
+  assertGreater(idsOf.get(FIRST)!.size, 0);
+  assert(idsOf.get(FIRST)!.isDisjointFrom(idsOf.get(SECOND)!), "an id on two networks");
 });
 
 Deno.test(`paths: a second path that nothing goes on costs 2 kbit/s at most (seed ${SEED})`, () => {

@@ -15,7 +15,11 @@ import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 const PEER = 0, SESSION = 0;
 
 /** Leads bursts of one session's packets through the node; `send` returns class and packets of what leaves. */
-function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics()) {
+function node(
+  first = 0x45,
+  now: { session: number; path?: number } = { session: SESSION },
+  metrics = new Metrics(),
+) {
   const arena = new Arena(64), burst = new Burst(arena), batches = new Batches(arena, 1, 1000);
   const context = {
     batches,
@@ -31,7 +35,8 @@ function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics())
     for (const [bytes, trafficClass] of packets) {
       const row = burst.grow(bytes, TO_SEAL);
       burst.peer[row] = PEER;
-      burst.session[row] = burst.path[row] = now.session;
+      burst.session[row] = now.session;
+      burst.path[row] = now.path ?? now.session;
       burst.trafficClass[row] = trafficClass;
       burst.view.setUint8(burst.offset[row], first);
     }
@@ -84,6 +89,17 @@ Deno.test("batch: what is held goes under a new session, unless it needs the con
       assertEquals(left, isDue ? lost ? [] : [[CLASS_BULK, 1]] : [[CLASS_GAME, lost ? 1 : 2]]);
       assertEquals(metrics.dropped("no_session"), lost);
     }
+  }
+});
+
+Deno.test("batch: what is held and needs contexts leaves on the first path when its session has got another", () => {
+  for (const first of [0x50, 0x98]) {
+    const now = { session: SESSION, path: SESSION }, metrics = new Metrics();
+    const send = node(first, now, metrics);
+    const nowUs = holding(send, 100);
+    now.path = 5;
+    assertEquals(send(nowUs + 1, [100, CLASS_GAME]), [[CLASS_GAME, 1], [CLASS_BULK, 1]]);
+    assertEquals(metrics.dropped("no_session"), 0);
   }
 });
 

@@ -149,6 +149,40 @@ const REPAIR: RepairFigures = {
   isSilent: false,
 };
 
+Deno.test("view: each of several paths has a line", () => {
+  const path = {
+    number: 0,
+    endpoint: "192.0.2.1:4433",
+    door: 0,
+    device: "wlan0",
+    uses: ["games" as const, "bulk" as const],
+    isSilent: false,
+    isMetered: false,
+    rttMs: 12.34,
+    lossRatio: 0.0123,
+    queueMs: 1,
+    datagramBytes: 1452,
+    bytesSent: 1000,
+    share: 0.9,
+    copiesSent: 0,
+    copiesUseful: 3,
+    failovers: 2,
+  };
+  const { endpoint: _, ...asked } = path;
+  const more = { device: undefined, isMetered: true, uses: [], share: 0.1, failovers: 0 };
+  const paths = [path, { ...path, ...more, number: 1 }, { ...asked, ...more, number: 2 }, {
+    ...path,
+    isSilent: true,
+  }];
+  const lines = renderLink({ ...STATUS, paths }, [], "");
+  assertEquals(lines.slice(5, 9), [
+    "  wlan0      games, bulk: 90 % of bytes, 12.3 ms, 1.23 % lost, left 2 times",
+    "  path 1     idle, metered: 10 % of bytes, 12.3 ms, 1.23 % lost",
+    "  path 2     not there yet, metered: 10 % of bytes, 12.3 ms, 1.23 % lost",
+    "  wlan0      SILENT: 90 % of bytes, 12.3 ms, 1.23 % lost, left 2 times",
+  ]);
+});
+
 Deno.test("view: repair is shown for each direction that has it", () => {
   const up = { ...REPAIR, scheme: "spaced, 30 ms later" };
   const both = renderLink({ ...STATUS, repairUp: up, repairDown: REPAIR }, [], "x").slice(5, 8);

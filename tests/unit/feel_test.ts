@@ -158,6 +158,13 @@ Deno.test("what is published of repair is what the benches printed", () => {
     });
   }
 
+  const ofNear = new Map(rowsOf(textOf("bench/results/feel_sockets_near.md")).map((row) => [row[0], row]));
+  const [, ...quotedNear] = rowsOf(textOf("bench/docs/feel_sockets_near.md"));
+  assertEquals(quotedNear.length, 8);
+  for (const [name, ...cells] of quotedNear) {
+    assertEquals(cells, [1, 2, 5, 8, 10].map((i) => ofNear.get(name)![i]), name);
+  }
+
   const achieved = rowsOf(textOf("docs/loss-repair.md", "## What it achieves"));
   const second = achieved.findLastIndex(([first]) => first === "");
   const names = ["OxTunnel, no repair", "OxTunnel", "OxTunnel, up to 100 %"];

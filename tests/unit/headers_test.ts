@@ -222,7 +222,7 @@ Deno.test("headers: a flow whose headers changed for good gets a new context, an
 Deno.test("headers: without an acknowledgment no packet is short, and definitions end", () => {
   const line = new Line();
   line.answers = false;
-  const results = Array.from({ length: 100 }, (_, n) => {
+  const results = Array.from({ length: 200 }, (_, n) => {
     line.carry(udp(payload(n)));
     // Nor by the acknowledgment of another definition.
     line.shrinker.acknowledged(0, 99);

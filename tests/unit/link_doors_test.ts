@@ -178,3 +178,22 @@ Deno.test("doors: before a radio changes cells, what costs money counts as free"
   assertEquals([metered(3), metered(3.9)], [undefined, undefined], "a warning holds");
   assertEquals(metered(4.1), [false, true]);
 });
+
+Deno.test("doors: a session's numbers for paths are counted, and a new session has them again", () => {
+  const wifi = one("wlan0", 3), lte = one("wwan0", 4);
+  let found = [wifi];
+  const doors = new Doors(WISHES, "", () => {}, { interfacesTo: () => found, signalLevels: () => new Map() });
+  doors.look("192.0.2.1", 0);
+  for (let i = 1; i <= 8; i++) {
+    assert(!doors.isUsedUp, `after ${i - 1}`);
+    found = [wifi, lte];
+    doors.look("192.0.2.1", i);
+    if (i === 8) break;
+    found = [wifi];
+    doors.look("192.0.2.1", i);
+  }
+  assert(doors.isUsedUp);
+  doors.forget();
+  doors.look("192.0.2.1", 9);
+  assert(!doors.isUsedUp);
+});

@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
+import { RoundRobin, Ucb1 } from "../../bench/paths/rivals.ts";
 import { bulkPath, earliestArrival, FlowPins, isFit, spreadUs } from "../../src/control/paths/bulk.ts";
 import {
   choiceOf,
@@ -12,8 +13,6 @@ import {
   NO_PATH,
   pathOf,
   type PathScheduler,
-  RoundRobin,
-  Ucb1,
 } from "../../src/control/paths/choice.ts";
 import { PathFigures } from "../../src/control/paths/figures.ts";
 import { HandoffWatch } from "../../src/control/paths/handoff.ts";
@@ -104,9 +103,9 @@ Deno.test("path choice: the least late goes first, and a copy where it may help"
   assertEquals(chosen(sparing(), [first, path({ delayUs: 40_000, isMetered: true })]), [0, NO_PATH]);
   assertEquals(chosen(sparing(), [lossy, path({ delayUs: 40_000, isMetered: true })]), [0, 1]);
   assertEquals(
-    chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 40_000 })]),
+    chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 30_000 })]),
     [1, NO_PATH],
-    "20 ms are not worth it",
+    "10 ms are not worth it",
   );
   assertEquals(chosen(sparing(), [path({ isMetered: true }), path({ delayUs: 60_000 })]), [0, 1]);
   const resort = path({ delayUs: 15_000 });

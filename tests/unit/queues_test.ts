@@ -29,6 +29,8 @@ class Bench {
   readonly sent: Sent[] = [];
   readonly queues: Queues;
   nowUs = 1_000_000;
+  /** Of the path. */
+  rttUs = 0;
   /** Bytes on the wire for each that is taken. */
   wireShare = 1;
   #number = 0;
@@ -90,7 +92,7 @@ class Bench {
     while (this.queues.nextUs <= untilUs) {
       this.nowUs = Math.max(this.nowUs + stepUs, this.queues.nextUs);
       for (let peer = this.queues.ready(this.nowUs); peer !== NONE; peer = this.queues.ready(this.nowUs)) {
-        while (this.queues.take(this.#burst, peer, TO_SEAL, 0, this.nowUs) >= 0) {
+        while (this.queues.take(this.#burst, peer, TO_SEAL, 0, this.nowUs, false, this.rttUs) >= 0) {
           this.#note(0);
           this.queues.settle(peer, this.wireShare * this.#burst.length[0], this.nowUs);
           this.#burst.release();
@@ -255,6 +257,28 @@ Deno.test("queues: a transfer may wait four times as long as what somebody waits
   };
   assertEquals(lost(CLASS_BULK), 0);
   assertGreater(lost(CLASS_INTERACTIVE), 0);
+});
+
+Deno.test("queues: over a long path a transfer may wait for what CUBIC gives up at a loss, and until its sender has answered one", () => {
+  const lost = (packets: number, rttUs: number, forMs: number, trafficClass = CLASS_BULK) => {
+    const bench = new Bench();
+    bench.rttUs = rttUs;
+    bench.queues.setRate(1, RATE, bench.nowUs);
+    for (let i = 0; i < packets; i++) bench.offer(1, 1, trafficClass);
+    for (let ms = 0; ms < forMs; ms++) {
+      bench.offer(1, 1, trafficClass);
+      bench.runFor(1000);
+    }
+    return bench.lost.length;
+  };
+  // A millisecond each: 35 ms of standing queue are less than three sevenths of 100 ms, 60 ms more, which may last for twice as long.
+  assertEquals(lost(35, 100_000, 1000), 0);
+  assertGreater(lost(35, 0, 1000), 0);
+  assertGreater(lost(35, 100_000, 1000, CLASS_INTERACTIVE), 0);
+  assertEquals(lost(60, 100_000, 190), 0);
+  assertGreater(lost(60, 0, 190), 0);
+  assertGreater(lost(60, 100_000, 300), 0);
+  assertGreater(lost(120, 10_000_000, 1000), 0, "a round trip that no path has is no reason to wait");
 });
 
 Deno.test("queues: a game's packet that is too late is lost, a transfer's is not", () => {

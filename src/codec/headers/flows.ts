@@ -8,8 +8,9 @@ import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP } from
 
 /** Packets of a flow after which it gets a context. */
 export const CANDIDATE_PACKETS = 3;
-/** A definition goes at most this often; without an acknowledgment the flow rests for a while, microseconds. */
-export const DEFINE_US = 10_000, ATTEMPTS_MAX = 30, REST_US = 30_000_000;
+/** Definitions without an acknowledgment, after which the flow rests for a while, microseconds. */
+export const ATTEMPTS_MAX = 30, REST_US = 30_000_000;
+const DEFINE_US = 10_000, DEFINE_LATER_US = 100_000, SOON = 10;
 /** A context whose flow was silent for this long may go to another flow, microseconds. */
 export const IDLE_US = 2_000_000;
 
@@ -28,6 +29,11 @@ export function tagOf(view: DataView, at: number, length: number): number {
     Math.imul(view.getInt32(at + ipBytes - 4, true), 0x85ebca77) ^
     Math.imul(view.getInt32(at + ipBytes - (isFour ? 8 : 20), true), 0xc2b2ae3d);
   return ((hash ^ (hash >>> 15)) | 1) >>> 0;
+}
+
+/** How long the next definition waits, after so many: all of them take two seconds, longer than any round trip. */
+export function definePauseUs(attempts: number): number {
+  return attempts < SOON ? DEFINE_US : DEFINE_LATER_US;
 }
 
 /** Octets of headers that `isSameFlow` reads. */

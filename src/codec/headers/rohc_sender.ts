@@ -20,7 +20,7 @@ import { TcpState } from "../rohc/tcp/state.ts";
 import {
   ATTEMPTS_MAX,
   CANDIDATE_PACKETS,
-  DEFINE_US,
+  definePauseUs,
   FLOW_BYTES,
   IDLE_US,
   isSameFlow,
@@ -210,7 +210,7 @@ export class RohcSender {
       if (nowUs - context.reportedUs < SILENT_US) return false;
       context.flow.refreshDynamic();
     }
-    context.defineUs = nowUs + DEFINE_US;
+    context.defineUs = nowUs + definePauseUs(context.attempts);
     if (context.attempts < ATTEMPTS_MAX) return true;
     context.attempts = 0;
     context.restUntilUs = nowUs + REST_US;

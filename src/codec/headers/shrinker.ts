@@ -12,7 +12,7 @@ import { KEPT_CHANGED, KEPT_KIND, KEPT_NEW, KEPT_ROOM, KEPT_UNANSWERED } from ".
 import {
   ATTEMPTS_MAX,
   CANDIDATE_PACKETS,
-  DEFINE_US,
+  definePauseUs,
   IDLE_US,
   mayBeRtp,
   REST_US,
@@ -112,7 +112,8 @@ export class Shrinker {
   shrink(view: DataView, at: number, length: number, mayDefine: boolean, nowUs: number): number {
     const tag = tagOf(view, at, length);
     if (tag === 0) return this.#keep(KEPT_KIND);
-    const bucket = this.#bucketOf(tag, nowUs);
+    // Most flows are in their first bucket.
+    const first = tag >>> 24, bucket = this.#tag[first] === tag ? first : this.#bucketOf(tag, nowUs);
     if (bucket < 0) return this.#keep(KEPT_ROOM);
     const known = this.#known[bucket];
     if (known !== 0) {
@@ -313,7 +314,7 @@ export class Shrinker {
       this.#giveUp(context, nowUs + REST_US);
       return this.#keep(KEPT_UNANSWERED);
     }
-    context.defineUs = nowUs + DEFINE_US;
+    context.defineUs = nowUs + definePauseUs(context.attempts);
     const isRtp = template.profile === PROFILE_RTP;
     const bytes = isRtp ? DEFINITION_BYTES_MAX : DEFINITION_BYTES;
     const start = this.at = at - bytes;

@@ -37,6 +37,8 @@ export interface DoorPlan {
 
 /** Paths at a time (PROTOCOL §17), and the highest number of a door. */
 const LIVE_MAX = 4, DOOR_MAX = 7;
+/** Numbers that a session has for paths beside its first (PROTOCOL R109); each is used once. */
+const NUMBERS = 7;
 
 /** The doors for these interfaces, which are in order of preference, after those that were there before. */
 export function planDoors(
@@ -92,6 +94,8 @@ export class Doors {
   readonly #say: (message: string) => void;
   #plan: DoorPlan[] = [];
   #text = "";
+  /** Paths that this session has had beside its first. */
+  #opened = 0;
   readonly #told = new Set<string>();
   readonly #sources: Sources;
   /** Of radios, by name. */
@@ -107,6 +111,11 @@ export class Doors {
     this.#wishes = wishes;
     this.#ownDevice = ownDevice;
     this.#say = say;
+  }
+
+  /** Whether the session has no number left for another path, so that only a new one can have it. */
+  get isUsedUp(): boolean {
+    return this.#opened > NUMBERS;
   }
 
   get plan(): readonly DoorPlan[] {
@@ -126,6 +135,10 @@ export class Doors {
     const text = JSON.stringify(doors);
     if (text === this.#text) return undefined;
     this.#tell(found, plan);
+    const isThere = (one: DoorPlan) =>
+      this.#plan.some(({ door, index }) => door === one.door && index === one.index);
+    // Doors that are alone are not opened.
+    if (plan.length > 1) this.#opened += plan.filter((one) => one.door > 0 && !isThere(one)).length;
     this.#text = text;
     this.#plan = plan;
     return doors;
@@ -150,6 +163,7 @@ export class Doors {
   forget(): void {
     this.#plan = [];
     this.#text = "";
+    this.#opened = 0;
   }
 
   #tell(found: readonly LinkInterface[], plan: readonly DoorPlan[]): void {

@@ -5,7 +5,7 @@
  */
 import process from "node:process";
 import { formatEndpoint } from "../../config.ts";
-import type { LinkStatus } from "../view.ts";
+import type { LinkPath, LinkStatus } from "../view.ts";
 import type { LinkPlane, PlaneState } from "./plane.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
 import type { Doors } from "./doors.ts";
@@ -70,6 +70,8 @@ export class Link {
   #innerMtu = 0;
   #isNarrow = false;
   #failingDoors: number[] = [];
+  /** Times that packets left each path, by its number. */
+  readonly #failovers = new Map<number, number>();
 
   /** Begins to connect. */
   constructor(options: LinkOptions) {
@@ -136,6 +138,12 @@ export class Link {
     });
     if (this.#counts.length > WINDOW_REPORTS + 1) this.#counts.shift();
     const found = shares(this.#counts);
+    const plan = this.#o.doors?.plan ?? [];
+    const paths = relay.paths?.map((path) => ({
+      ...path,
+      device: plan.find(({ door }) => door === path.door)?.device,
+    }));
+    this.#tellFailovers(paths ?? []);
     return {
       server: formatEndpoint(servers.endpoint),
       address: servers.address,
@@ -160,6 +168,7 @@ export class Link {
       latency,
       headers: meanHeaders(headers),
       cpuShare: found.cpuShare,
+      ...(paths === undefined ? {} : { paths }),
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
       repaired: this.#plane!.repaired,
@@ -229,6 +238,20 @@ export class Link {
     this.#change(() => this.#o.servers.round(!isWell, nowMs));
   }
 
+  /** Says which path packets left since the last report, and which they take now. */
+  #tellFailovers(paths: readonly LinkPath[]): void {
+    const nameOf = ({ device, number }: LinkPath) => device ?? `path ${number}`;
+    const now = paths.find(({ uses }) => uses.includes("games"));
+    for (const path of paths) {
+      const before = this.#failovers.get(path.number) ?? 0;
+      this.#failovers.set(path.number, path.failovers);
+      if (path.failovers > before && now !== undefined && now !== path) {
+        this.#o.say(`${nameOf(path)} does not answer; packets go by ${nameOf(now)}.`);
+      }
+    }
+    if (paths.length === 0) this.#failovers.clear();
+  }
+
   /** Whether paths lead through interfaces of their own now. */
   get #hasDoors(): boolean {
     return (this.#o.doors?.plan.length ?? 0) > 1;
@@ -240,6 +263,8 @@ export class Link {
     const plan = doors.look(servers.address, 1000 * performance.now());
     // With one interface the system's choice is as good, and follows the networks by itself.
     if (plan !== undefined) plane.setDoors(plan.length > 1 ? plan : []);
+    // The present session carries on until there is one with numbers for its paths.
+    if (doors.isUsedUp) this.#connect();
     const failing = this.#plane!.failingDoors;
     for (const { door, device } of doors.plan) {
       const isNew = failing.includes(door) && !this.#failingDoors.includes(door);

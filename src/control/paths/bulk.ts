@@ -3,7 +3,8 @@
  * Which path a bulk packet takes: each flow keeps one, and may change it only in a pause that is longer than the paths differ
  * (flowlets, Sinha, Kandula and Katabi 2004), so that TCP sees no reordering; or, for one flow over all paths, the path on which the
  * packet will have arrived first. Invariant: a path that loses much or queues long gets no bulk as long as another is fit, so
- * it cannot make the whole worse than the others alone; memory is fixed. Sends nothing.
+ * it cannot make the whole worse than the others alone; memory is fixed. Sends nothing. All bulk takes
+ * one path (`bulkPath`) until each path has a rate of its own; nothing calls the rest yet.
  */
 import { leastLate, NO_PATH, PATHS_MAX, type PathsOf } from "./choice.ts";
 import type { PathFigures } from "./figures.ts";

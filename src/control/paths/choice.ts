@@ -1,7 +1,7 @@
 // Hot path.
 /**
  * Which of several paths a packet takes that must not be late, and whether a copy of it takes another one: least expected
- * lateness with copies where they may help, copies always, UCB1, and turns. Invariant: a choice is a function of the figures,
+ * lateness, with copies where they may help or always. What did worse is in bench/paths/rivals.ts. Invariant: a choice is a function of the figures,
  * the time and what the scheduler was told before; a silent path is chosen only where no other is left, and a path whose
  * delay nobody knows only where none is known. Sends nothing.
  */
@@ -41,8 +41,8 @@ export interface PathScheduler {
 const DEVIATIONS = 2;
 /** A packet that comes so much later than by the fastest path is of use to no game and no call. */
 const LATE_US = 100_000;
-/** What silence adds to what may be expected of a path, what not to know its delay adds, and what a price does: some 22 ms. */
-const SILENT = 2, UNKNOWN = 1, METERED = 0.05;
+/** What silence adds to what may be expected of a path, what not to know its delay adds, and what a price does: some 14 ms, or 2 % of losses. */
+const SILENT = 2, UNKNOWN = 1, METERED = 0.02;
 /** A handicap from which on a path is the last resort and gets no copies. */
 const LAST_RESORT = 1;
 /** Another path must be expected to be this much better than the present one, so that packets do not change to and fro. */
@@ -143,74 +143,5 @@ export class LeastLate implements PathScheduler {
     const isForPrice = second.isMetered && second.lossRate <= first.lossRate;
     if (second.delayUs < first.delayUs && !isForPrice) return true;
     return !second.isMetered && overlaps(first, second);
-  }
-}
-
-/** One path after the other, for comparison. */
-export class RoundRobin implements PathScheduler {
-  #last = NO_PATH;
-
-  choose(paths: PathsOf): number {
-    for (let i = 1; i <= paths.length; i++) {
-      const number = (this.#last + i + paths.length) % paths.length, path = paths[number];
-      if (path === undefined || path.isSilent) continue;
-      this.#last = number;
-      return choiceOf(number, NO_PATH);
-    }
-    const left = leastLate(paths, NO_PATH);
-    return left === NO_PATH ? NO_PATH : choiceOf(left, NO_PATH);
-  }
-
-  judge(): void {}
-}
-
-/** What is known of a path halves in this time, so that a path that was bad is tried again. */
-const FORGET_US = 2_000_000;
-
-/**
- * UCB1 (Auer, Cesa-Bianchi and Fischer 2002) with discounted counts (Garivier and Moulines 2011): the path whose share in time,
- * with what chance may have hidden, is the highest. Its outcomes are 1 for in time and 0 for not.
- */
-export class Ucb1 implements PathScheduler {
-  readonly #tried = new Float64Array(PATHS_MAX);
-  readonly #inTime = new Float64Array(PATHS_MAX);
-  #fadedUs = -1;
-
-  choose(paths: PathsOf, nowUs: number): number {
-    this.#fade(nowUs);
-    let all = 0;
-    for (let number = 0; number < paths.length; number++) all += this.#tried[number];
-    let best = NO_PATH, most = -Infinity;
-    for (let number = 0; number < paths.length; number++) {
-      const path = paths[number];
-      if (path === undefined) continue;
-      const tried = this.#tried[number];
-      // Before anything is known the faster one goes first.
-      const bound = tried < 1
-        ? 2 - path.delayUs / 1e9
-        : this.#inTime[number] / tried + Math.sqrt(2 * Math.log(Math.max(1, all)) / tried);
-      const value = path.isSilent ? bound - 1e3 : bound;
-      if (value <= most) continue;
-      most = value;
-      best = number;
-    }
-    return best === NO_PATH ? NO_PATH : choiceOf(best, NO_PATH);
-  }
-
-  judge(path: number, inTime: number, missed: number, nowUs: number): void {
-    this.#fade(nowUs);
-    this.#tried[path] += inTime + missed;
-    this.#inTime[path] += inTime;
-  }
-
-  #fade(nowUs: number): void {
-    if (this.#fadedUs < 0) this.#fadedUs = nowUs;
-    const keep = 2 ** ((this.#fadedUs - nowUs) / FORGET_US);
-    this.#fadedUs = nowUs;
-    if (keep === 1) return;
-    for (let number = 0; number < PATHS_MAX; number++) {
-      this.#tried[number] *= keep;
-      this.#inTime[number] *= keep;
-    }
   }
 }

@@ -3,6 +3,7 @@
  * Puts the packets of one flow back in order that came over several paths: what overtook waits for what is missing, a short time and
  * in a bounded number. Invariant: nothing is lost here and no packet is given out twice; packets leave in order except those
  * that come after they were given up; whoever holds the buffer owns the slots in it. Owns no slots and knows no path.
+ * Nothing calls it yet: bulk takes one path until each path has a rate of its own.
  */
 
 /** Packets that wait at most; a power of two that divides 2^16. */

@@ -102,6 +102,10 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     for (const row of this.rows) yield this.on(row)!;
   }
 
+  get isClosing(): boolean {
+    return this.#statuses.isClosing;
+  }
+
   *open(): Iterable<[number: number, ids: IdsOfPath]> {
     for (const way of this.ways()) yield [way.pathNumber, way.ids];
   }
@@ -127,7 +131,12 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     }
     let number = 1;
     while (number < PATHS_MAX && (this.#used >> number & 1) !== 0) number++;
-    if (number === PATHS_MAX || !this.#begin(number, door, nowUs)) return;
+    if (number === PATHS_MAX) {
+      // Only a new session has numbers, and opens paths through all doors.
+      if (this.rows.length + 1 < LIVE_MAX) this.#session.host.initiate(this.#session.peer);
+      return;
+    }
+    if (!this.#begin(number, door, nowUs)) return;
     this.#say(number, isMetered);
   }
 

@@ -339,8 +339,9 @@ export class OxSession implements SessionOfPaths {
     const { view } = burst;
     const kind = controlKind(view, at);
     if (burst.path[row] !== this.row) {
-      const taken = this.pathSet?.on(burst.path[row])?.onControl(burst, row, at, length, nowUs);
-      if (taken === true) return false;
+      const way = this.pathSet?.on(burst.path[row]);
+      // A frame in front of this one may have ended the path; what is repeated comes again on another.
+      if (way === undefined || way.onControl(burst, row, at, length, nowUs)) return false;
     }
     switch (kind) {
       case CONTROL_PATH_CHALLENGE:

@@ -80,6 +80,7 @@ export interface PathVerbs {
 
 /** What the columns' verbs ask of the rest of a session, one object each. */
 export interface SessionVerbs extends PathVerbs {
+  readonly row: number;
   readonly aead: number;
   readonly features: number;
   readonly paths: PathVerbs["paths"] & {
@@ -248,6 +249,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
     this.usedId[path] = this.#s.table.receiverIndex[path];
   }
 
+  /** The path of the session `rest` whose row this is: of the first, which has the session's row, nothing more is read. */
+  wayOf(rest: Session, path: number): Session | Way {
+    return path === rest.row ? rest : this.onPath[path]!;
+  }
+
   /** Whether the session, being unencrypted, may not use the outer address at `at`, which is in no trusted network. */
   refuses(session: number, words: Uint32Array, at: number): boolean {
     return this.isPlain[session] === 1 && !this.#trusted.has(words, at);
@@ -328,8 +334,9 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
       this.awaitedPhase[session] = NO_PHASE;
       this.of[session]!.confirmEpoch(nowUs);
     }
-    if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
-    this.onPath[path]!.repair?.datagramReceived(burst, row, nowUs);
+    const rest = this.of[session]!;
+    if (rest.isNew) rest.opened(nowUs);
+    this.wayOf(rest, path).repair?.datagramReceived(burst, row, nowUs);
     this.pingAtUs[path] = Infinity;
     this.unanswered[path] = 0;
     this.unreported[path]++;
@@ -361,6 +368,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
       burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
       burst.address[from] === address[to]
     ) {
+      // A client's path stays at its door: its ids are for one network (PROTOCOL R73).
+      if (this.#s.table.initiator[burst.session[row]] === 1) return;
       for (let i = 0; i < 4; i++) local[to + i] = burst.local[from + i];
     } else {
       this.onPath[path]!.paths.onNewAddress(burst, row, nowUs);
@@ -422,7 +431,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
       return;
     }
     table.sendCounter[path]++;
-    phase[row] = keyPhase | table.pathNumber[path] << PATH_SHIFT;
+    phase[row] = path === burst.session[row] ? keyPhase : keyPhase | table.pathNumber[path] << PATH_SHIFT;
     headerBytes[row] = SHORT_HEADER_MIN_BYTES - 1 + bytes;
     const headerAt = offset[row] - headerBytes[row];
     writeShortHeader(view, headerAt, keyPhase, connectionId, counter[row], bytes);
@@ -453,8 +462,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
   }
 
   /** Writes a report about the path that is due soon in front of the packet in `row`, which takes it (PROTOCOL §14). */
-  carryReport(burst: Burst, row: number, path: number, mtu: number, nowUs: number): void {
-    const way = this.onPath[path]!;
+  carryReport(burst: Burst, row: number, way: Session | Way, path: number, mtu: number, nowUs: number): void {
     const earlyUs = this.isPressing[path] === 1 ? way.reportIntervalUs / 2 : way.reportIntervalUs;
     if (!way.isReportDue && nowUs < this.reportAtUs[path] - earlyUs) return;
     way.prependReport(burst, row, mtu, nowUs);

@@ -47,6 +47,8 @@ export interface PathIdsOwner {
   idsOf(number: number, nowUs: number): IdsOfPath | undefined;
   /** The other end has given ids for the path. */
   onIds(number: number, nowUs: number): void;
+  /** Whether the other end has still to hear that a path is closed: before that it may have no room for one more. */
+  readonly isClosing: boolean;
   /** All paths that are open, by their numbers. */
   open(): Iterable<[number: number, ids: IdsOfPath]>;
 }
@@ -97,6 +99,7 @@ export class PathIds extends ReliableSubject {
   }
 
   get isWaiting(): boolean {
+    if (this.#owner.isClosing) return false;
     for (const [, { rows, told }] of this.#owner.open()) if (told < rows.length) return true;
     return false;
   }

@@ -8,6 +8,7 @@ import type { Burst } from "../../../vector/burst.ts";
 import {
   CONTROL_PATH_STATUS,
   COST_METERED,
+  PATH_CLOSED,
   PATHS_MAX,
   readPathClasses,
   readPathCost,
@@ -52,12 +53,24 @@ export class PathStatuses extends ReliableSubject {
     this.reliable.start();
   }
 
+  /** Whether a path's end waits to be told. */
+  get isClosing(): boolean {
+    return this.#closed >= 0;
+  }
+
+  get #closed(): number {
+    return this.#isWaiting.findIndex((isWaiting, path) =>
+      isWaiting === 1 && this.#status[path] === PATH_CLOSED
+    );
+  }
+
   get isWaiting(): boolean {
     return this.#isWaiting.includes(1);
   }
 
   override begin(): void {
-    const path = this.#path = this.#isWaiting.indexOf(1);
+    // Ends first: what is said of a path means nothing before its ids, which wait for them.
+    const path = this.#path = this.isClosing ? this.#closed : this.#isWaiting.indexOf(1);
     this.#isWaiting[path] = 0;
     this.#frame[0] = this.#status[path];
     this.#frame[1] = this.#cost[path];
