@@ -103,6 +103,23 @@ Deno.test("ROHC: a TCP flow without room for its context goes whole", () => {
   assertEquals(line.sent[0], 0x45);
 });
 
+Deno.test("ROHC: a flow that was refused a context loses nothing when it asks again", () => {
+  const line = new Line(0);
+  for (let n = 0; n < 2000; n++) {
+    line.nowUs += 20 * MS;
+    assert(line.carry(flow(n)) !== undefined, `packet ${n}`);
+    line.complain();
+  }
+  // Room has come meanwhile.
+  line.budget.left = ROHC_COST;
+  for (let n = 2000; n < 4000; n++) {
+    line.nowUs += 20 * MS;
+    assert(line.carry(flow(n)) !== undefined, `packet ${n}`);
+    line.complain();
+  }
+  assertLess(line.sent.length, 30);
+});
+
 Deno.test("ROHC: a definition that comes late leaves a later flow's context alone", () => {
   const line = new Line(), random = new Random(1);
   let definition = line.sent, counter = 0;

@@ -208,6 +208,13 @@ export const CODEC_ROWS: readonly Mutation[] = [
     note: "ROHC: a complaint for each packet that cannot be read",
   },
   {
+    file: "src/codec/headers/rohc_sender.ts",
+    from: "context.flow.refreshStatic(); // there is",
+    to: "// there is",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a flow that was refused refers to what nobody has when it asks again",
+  },
+  {
     file: "src/codec/rohc/feedback.ts",
     from: "const other = readForm(reader, large, () => false);",
     to: "const other: Feedback | undefined = undefined as Feedback | undefined;",
