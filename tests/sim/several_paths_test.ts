@@ -20,6 +20,7 @@ import { type Burst, TO_SEAL_DATAGRAM } from "../../src/vector/burst.ts";
 import { burstLoss, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { udpPacket } from "../kit/packets.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { FIRST, gaps, playPaths, RELAY, residual, SECOND } from "../kit/two_networks.ts";
 import type { Random } from "../kit/random.ts";
 import { type Host, World } from "../kit/world.ts";
@@ -414,6 +415,30 @@ Deno.test(`paths: the limits of a path hold without waiting for the next look at
   }
   world.runFor(SECOND_US);
   assertEquals(server.delivered.length, 1 + 1 + 50);
+});
+
+Deno.test(`paths: the rate that bulk finds is of the network that it goes to (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queueOptions({ findsRates: true }) });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  client.core.setMetered(0, true);
+  client.tick();
+  world.runFor(SECOND_US);
+  const { pathSet, rate, row, sessions: { rates } } = sessionOf(server);
+  assertNotEquals(pathSet.bulk, row, "the first path is metered");
+  const networks: string[] = [];
+  const take = rates.take.bind(rates);
+  rates.take = (peer: number, nowUs: number, network: string) => {
+    networks.push(network);
+    return take(peer, nowUs, network);
+  };
+  rate.find(world.nowUs);
+  assertEquals(networks, [`${(203 << 16) | 113}`]);
 });
 
 Deno.test(`paths: a path stays at its door, whichever one a datagram came through (seed ${SEED})`, () => {

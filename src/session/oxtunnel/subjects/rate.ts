@@ -8,22 +8,25 @@ import type { Report } from "../../../wire/report.ts";
 import { isStreamAddress } from "../../../wire/stream.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
+/** A session, and the row of the path that its bulk takes, whose rate is found. */
+type RatedSession = SessionContext & { readonly bulkPath: number };
+
 export class RateFinder implements Subject {
   /** When it is time to see whether the path is idle, or Infinity. */
   dueUs = Infinity;
-  readonly #session: SessionContext;
+  readonly #session: RatedSession;
   #nowUs = 0;
   /** The network of the path whose rate was taken last, "" before: the path in use may be another one when the rate is given back. */
   #taken = "";
 
-  constructor(session: SessionContext) {
+  constructor(session: RatedSession) {
     this.#session = session;
   }
 
   /** Has the rate found from now on, if the pool has room for one more. */
   find(nowUs: number): void {
-    const { peer, path, host, sessions: { rates } } = this.#session;
-    if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * path)) return;
+    const { peer, bulkPath, host, sessions: { rates } } = this.#session;
+    if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * bulkPath)) return;
     if (this.#session.pathRate === undefined) {
       this.#taken = this.#network;
       this.#session.pathRate = rates.take(peer, nowUs, this.#taken);
@@ -53,10 +56,10 @@ export class RateFinder implements Subject {
   }
 
   onReport(report: Report, nowUs: number): void {
-    const { peer, pathRate, repair, sessions: { rates } } = this.#session;
+    const { peer, pathRate, bulkPath, sessions: { rates, onPath } } = this.#session;
     this.#nowUs = nowUs;
     if (pathRate === undefined || rates === undefined) return;
-    pathRate.lossAhead = rates.isForesighted(peer) ? repair?.lossAhead ?? 0 : 0;
+    pathRate.lossAhead = rates.isForesighted(peer) ? onPath[bulkPath]?.repair?.lossAhead ?? 0 : 0;
     pathRate.onReport(report, nowUs);
     rates.reported(peer, pathRate, nowUs);
   }
@@ -70,7 +73,7 @@ export class RateFinder implements Subject {
 
   /** The other end's network, /24 or /48, by which its rate is known again. */
   get #network(): string {
-    const { path, host } = this.#session, { address } = host.shared.paths, at = 4 * path;
+    const { bulkPath, host } = this.#session, { address } = host.shared.paths, at = 4 * bulkPath;
     const isIpv4 = address[at] === 0 && address[at + 1] === 0 && address[at + 2] === 0xffff;
     return isIpv4 ? `${address[at + 3] >>> 8}` : `${address[at]}:${address[at + 1] >>> 16}`;
   }
