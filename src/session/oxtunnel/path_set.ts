@@ -339,7 +339,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
 
   #moveBulk(path: number): void {
     this.bulk = path;
-    this.#session.rate.onNewPath();
+    this.#session.rate.onMoved();
   }
 
   #noteFailover(path: number): void {

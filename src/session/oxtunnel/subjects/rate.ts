@@ -1,5 +1,5 @@
 /**
- * The rate of a session's path, found while transfers go there: each report goes to the `PathRate` (rate/path_rate.ts) that
+ * The rate of the path that a session's bulk takes, found while transfers go there: each report goes to the `PathRate` (rate/path_rate.ts) that
  * the session has from its first transfer on, and then to the pool. Invariant: the session gives its `PathRate` back when the
  * path is idle, when another one is taken, and at the end. Over a stream, TCP finds the rate. Writes nothing, and holds no packet
  * back: queues do.
@@ -8,18 +8,20 @@ import type { Report } from "../../../wire/report.ts";
 import { isStreamAddress } from "../../../wire/stream.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
-/** A session, and the row of the path that its bulk takes, whose rate is found. */
-type RatedSession = SessionContext & { readonly bulkPath: number };
+/** Share of the rate of the path before that a path begins with when bulk moves to it. */
+const BEFORE_SHARE = 0.5;
 
 export class RateFinder implements Subject {
   /** When it is time to see whether the path is idle, or Infinity. */
   dueUs = Infinity;
-  readonly #session: RatedSession;
+  readonly #session: SessionContext & { readonly bulkPath: number };
   #nowUs = 0;
+  /** The rate that was found last on another path of the session, bytes a second; 0 for none. */
+  #before = 0;
   /** The network of the path whose rate was taken last, "" before: the path in use may be another one when the rate is given back. */
   #taken = "";
 
-  constructor(session: RatedSession) {
+  constructor(session: SessionContext & { readonly bulkPath: number }) {
     this.#session = session;
   }
 
@@ -29,7 +31,10 @@ export class RateFinder implements Subject {
     if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * bulkPath)) return;
     if (this.#session.pathRate === undefined) {
       this.#taken = this.#network;
-      this.#session.pathRate = rates.take(peer, nowUs, this.#taken);
+      const pathRate = this.#session.pathRate = rates.take(peer, nowUs, this.#taken);
+      if (pathRate !== undefined && pathRate.startBytesPerS === 0) {
+        pathRate.startBytesPerS = BEFORE_SHARE * this.#before;
+      }
     }
     this.#nowUs = nowUs;
     this.#look();
@@ -56,12 +61,22 @@ export class RateFinder implements Subject {
   }
 
   onReport(report: Report, nowUs: number): void {
-    const { peer, pathRate, bulkPath, sessions: { rates, onPath } } = this.#session;
+    const { peer, pathRate, repair, sessions: { rates } } = this.#session;
     this.#nowUs = nowUs;
     if (pathRate === undefined || rates === undefined) return;
-    pathRate.lossAhead = rates.isForesighted(peer) ? onPath[bulkPath]?.repair?.lossAhead ?? 0 : 0;
+    pathRate.lossAhead = rates.isForesighted(peer) ? repair?.lossAhead ?? 0 : 0;
     pathRate.onReport(report, nowUs);
     rates.reported(peer, pathRate, nowUs);
+  }
+
+  /**
+   * Bulk takes another path: its rate is found from below that of the one before, because a queue that is full at once looks like
+   * the length of the path.
+   */
+  onMoved(): void {
+    const before = this.#session.pathRate?.foundBytesPerS ?? 0;
+    if (before > 0) this.#before = before;
+    this.onNewPath();
   }
 
   onNewPath(): void {
