@@ -188,7 +188,7 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/batch.ts",
-    from: "if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {",
+    from: "if (burst.count < BURST_CAPACITY && isOpen) {",
     to: "if (false as boolean) {",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "short packets that wait are dropped when a session takes another's place",

@@ -3,7 +3,14 @@
  * when a network dies or loses, bulk moves without a handshake, and nothing on the wire ties the paths together. What copies and
  * failover achieve fails without them. Each failure names its seed.
  */
-import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertNotEquals,
+} from "@std/assert";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
@@ -357,6 +364,81 @@ Deno.test(`paths: a door that leads to another network is asked under other ids,
   world.runFor(SECOND_US);
   assertEquals(server.delivered.length, 1 + 12 * 21);
   assertEquals(client.delivered.length, 12 * 20);
+});
+
+Deno.test(`paths: nothing is said on a path whose door leads to a network that has not answered (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const isDead = (at: string) => at !== RELAY && at !== SECOND;
+  world.tap = (from, to, bytes) => {
+    assert(!to.endsWith(":0"), "a datagram to nowhere");
+    return isDead(from) || isDead(to) || from === FIRST || to === FIRST ? undefined : bytes;
+  };
+  const play = () => {
+    for (let i = 0; i < 50; i++) {
+      client.sendBurst([up()], CLASS_GAME);
+      world.runFor(20_000);
+    }
+  };
+  play();
+  const { pathSet, row } = sessionOf(client);
+  assertNotEquals(pathSet.real, row, "the first path is silent");
+  client.doors.set(1, "203.0.113.77:7777");
+  client.core.addDoor(1, true, world.nowUs);
+  client.tick();
+  play();
+  assertEquals(pathSet.real, row);
+});
+
+Deno.test(`paths: the limits of a path hold without waiting for the next look at its figures (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const { pathSet, host: { shared: { table } } } = sessionOf(client);
+  client.sendBurst([up()], CLASS_GAME);
+  const { real, second } = pathSet;
+  for (const path of [real, second].filter((path) => table.pathNumber[path] > 0)) {
+    table.sendLimit[path] = table.sendCounter[path] + 10;
+    for (let i = 0; i < 50; i++) client.sendBurst([up()], CLASS_GAME);
+    assertEquals(table.sendCounter[path], table.sendLimit[path]);
+  }
+  world.runFor(SECOND_US);
+  assertEquals(server.delivered.length, 1 + 1 + 50);
+});
+
+Deno.test(`paths: the rate that bulk finds is of the network that it goes to (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queueOptions({ findsRates: true }) });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  client.core.setMetered(0, true);
+  client.tick();
+  world.runFor(SECOND_US);
+  const { pathSet, rate, row, sessions: { rates } } = sessionOf(server);
+  assertNotEquals(pathSet.bulk, row, "the first path is metered");
+  const networks: string[] = [];
+  const take = rates.take.bind(rates);
+  rates.take = (peer: number, nowUs: number, network: string) => {
+    networks.push(network);
+    return take(peer, nowUs, network);
+  };
+  rate.find(world.nowUs);
+  assertEquals(networks, [`${(203 << 16) | 113}`]);
 });
 
 Deno.test(`paths: a path stays at its door, whichever one a datagram came through (seed ${SEED})`, () => {

@@ -80,7 +80,8 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
 
   /** The path for frames of the session: the first, unless it is silent. */
   get main(): number {
-    return this.isSilent(this.#session.row) ? this.real : this.#session.row;
+    const { row } = this.#session;
+    return this.isSilent(row) && this.#isUsable(this.real) ? this.real : row;
   }
 
   /** The further path whose row this is. */
@@ -270,12 +271,16 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
   pathFor(trafficClass: number, nowUs: number): number {
     this.#sentUs = nowUs;
     if (nowUs >= this.#lookUs) this.look(nowUs);
+    const path = isRealTime(trafficClass) ? this.real : this.bulk;
+    if (this.#isUsable(path)) return path;
+    // A limit that was reached does not wait for the next look.
+    this.look(nowUs);
     return isRealTime(trafficClass) ? this.real : this.bulk;
   }
 
   /** The path for a copy of a packet of the class that goes on `path`; NONE for no copy. */
   copyPathFor(trafficClass: number, path: number): number {
-    if (this.second === NONE || path !== this.real) return NONE;
+    if (this.second === NONE || path !== this.real || !this.#isUsable(this.second)) return NONE;
     const classes = this.#theirClasses < 0 ? this.#session.host.copiedClasses : this.#theirClasses;
     return (classes >> trafficClass & 1) !== 0 ? this.second : NONE;
   }
