@@ -172,7 +172,7 @@ export async function idleCost(seconds: number): Promise<{ usedKbit: number; idl
   const net = await Network.open();
   try {
     const { player } = await makeLinks(net, CLEAN);
-    await CONTENDERS[2].start(net, player);
+    await oxtunnel("both", ["--paths", "auto", "--priority", `bulk=${SERVER}`]).start(net, player);
     const read = async () => {
       const of = (way: string) => net.must(player, ["cat", `/sys/class/net/eth1/statistics/${way}_bytes`]);
       return Number(await of("rx")) + Number(await of("tx"));
