@@ -188,8 +188,8 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/batch.ts",
-    from: "=== session || epochs.isStillOpen(id, session, nowUs);",
-    to: "=== session;",
+    from: "if (burst.count < BURST_CAPACITY && isOpen) {",
+    to: "if (false as boolean) {",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "short packets that wait are dropped when a session takes another's place",
   },
@@ -206,6 +206,27 @@ export const CODEC_ROWS: readonly Mutation[] = [
     to: "",
     tests: ["tests/fuzz/rohc_channel_test.ts"],
     note: "ROHC: a complaint for each packet that cannot be read",
+  },
+  {
+    file: "src/codec/headers/rohc_sender.ts",
+    from: "context.flow.refreshStatic(); // there is",
+    to: "// there is",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a flow that was refused refers to what nobody has when it asks again",
+  },
+  {
+    file: "src/codec/rohc/feedback.ts",
+    from: "const other = readForm(reader, large, () => false);",
+    to: "const other: Feedback | undefined = undefined as Feedback | undefined;",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: who has no context of a TCP flow complains in vain",
+  },
+  {
+    file: "src/codec/rohc/decompressor.ts",
+    from: "known !== context && !isLate &&",
+    to: "known !== context &&",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a late definition takes a later flow's context away",
   },
   {
     file: "src/codec/headers/rohc_sender.ts",

@@ -31,7 +31,7 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     file: "src/ingress/recover.ts",
     from: "if (counter < 0 || table.replay.hasSeen(path, counter)) return;",
     to: "if (counter < 0) return;",
-    tests: [SIM, ADVERSARY],
+    tests: [SIM],
     note: "a copy of what came before the first copy is delivered again",
   },
   {
@@ -89,6 +89,20 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     to: "",
     tests: [SIM],
     note: "what a copy brought counts as lost for good",
+  },
+  {
+    file: "src/session/oxtunnel/further_path.ts",
+    from: "if (this.#session.bulkPath === this.path) this.#session.rate.onReport(report, nowUs);",
+    to: "",
+    tests: [SIM],
+    note: "the rate of a further path is not found",
+  },
+  {
+    file: "src/session/oxtunnel/subjects/rate.ts",
+    from: "pathRate.startBytesPerS = BEFORE_SHARE * this.#before;",
+    to: "pathRate.startBytesPerS = 0;",
+    tests: [SIM],
+    note: "bulk comes to another path at any rate, and its full queue looks like the path's length",
   },
   {
     file: "src/ingress/recover.ts",

@@ -3,16 +3,24 @@
  * when a network dies or loses, bulk moves without a handshake, and nothing on the wire ties the paths together. What copies and
  * failover achieve fails without them. Each failure names its seed.
  */
-import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
+import {
+  assert,
+  assertAlmostEquals,
+  assertEquals,
+  assertGreater,
+  assertLess,
+  assertNotEquals,
+} from "@std/assert";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
 import { repairOptions } from "../../src/repair/options.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../src/vector/burst.ts";
-import { burstLoss, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
+import { Bottleneck, burstLoss, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { udpPacket } from "../kit/packets.ts";
+import { queueOptions } from "../kit/queue_options.ts";
 import { FIRST, gaps, playPaths, RELAY, residual, SECOND } from "../kit/two_networks.ts";
 import type { Random } from "../kit/random.ts";
 import { type Host, World } from "../kit/world.ts";
@@ -358,6 +366,81 @@ Deno.test(`paths: a door that leads to another network is asked under other ids,
   assertEquals(client.delivered.length, 12 * 20);
 });
 
+Deno.test(`paths: nothing is said on a path whose door leads to a network that has not answered (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const isDead = (at: string) => at !== RELAY && at !== SECOND;
+  world.tap = (from, to, bytes) => {
+    assert(!to.endsWith(":0"), "a datagram to nowhere");
+    return isDead(from) || isDead(to) || from === FIRST || to === FIRST ? undefined : bytes;
+  };
+  const play = () => {
+    for (let i = 0; i < 50; i++) {
+      client.sendBurst([up()], CLASS_GAME);
+      world.runFor(20_000);
+    }
+  };
+  play();
+  const { pathSet, row } = sessionOf(client);
+  assertNotEquals(pathSet.real, row, "the first path is silent");
+  client.doors.set(1, "203.0.113.77:7777");
+  client.core.addDoor(1, true, world.nowUs);
+  client.tick();
+  play();
+  assertEquals(pathSet.real, row);
+});
+
+Deno.test(`paths: the limits of a path hold without waiting for the next look at its figures (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const { pathSet, host: { shared: { table } } } = sessionOf(client);
+  client.sendBurst([up()], CLASS_GAME);
+  const { real, second } = pathSet;
+  for (const path of [real, second].filter((path) => table.pathNumber[path] > 0)) {
+    table.sendLimit[path] = table.sendCounter[path] + 10;
+    for (let i = 0; i < 50; i++) client.sendBurst([up()], CLASS_GAME);
+    assertEquals(table.sendCounter[path], table.sendLimit[path]);
+  }
+  world.runFor(SECOND_US);
+  assertEquals(server.delivered.length, 1 + 1 + 50);
+});
+
+Deno.test(`paths: the rate that bulk finds is of the network that it goes to (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queueOptions({ findsRates: true }) });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  client.core.setMetered(0, true);
+  client.tick();
+  world.runFor(SECOND_US);
+  const { pathSet, rate, row, sessions: { rates } } = sessionOf(server);
+  assertNotEquals(pathSet.bulk, row, "the first path is metered");
+  const networks: string[] = [];
+  const take = rates.take.bind(rates);
+  rates.take = (peer: number, nowUs: number, network: string) => {
+    networks.push(network);
+    return take(peer, nowUs, network);
+  };
+  rate.find(world.nowUs);
+  assertEquals(networks, [`${(203 << 16) | 113}`]);
+});
+
 Deno.test(`paths: a path stays at its door, whichever one a datagram came through (seed ${SEED})`, () => {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
@@ -405,6 +488,72 @@ Deno.test(`paths: a second path that nothing goes on costs 2 kbit/s at most (see
   }
   assertGreater(bytes, 0, "it is asked");
   assertLess(8 * bytes / SECONDS, 2000);
+});
+
+Deno.test(`paths: what was asked for in vain from one network is not asked under that id from the next (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const networkOf = new Map<string, string>();
+  world.tap = (from, _to, bytes) => {
+    if (bytes[0] >= 0x80 || from === FIRST || from === RELAY) return bytes;
+    const id = bytes.slice(1, 5).toHex();
+    assertEquals(networkOf.get(id) ?? from, from, "an id from two networks");
+    networkOf.set(id, from);
+    return from.startsWith("203.0.113.2:") ? bytes : undefined; // the others are portals that pass nothing on
+  };
+  client.send(up());
+  world.runFor(SECOND_US);
+  for (let i = 0; i < 3; i++) {
+    client.doors.set(1, `203.0.113.${i}:7777`);
+    client.core.addDoor(1, false, world.nowUs);
+    client.tick();
+    world.runFor(300_000); // before the three challenges are over
+  }
+  world.runFor(SECOND_US);
+  assert(networkOf.size >= 3, `${networkOf.size} ids`);
+  client.sendBurst([up()], CLASS_GAME);
+  assertEquals(client.metrics.get("copies_sent"), 1, "the last one answers");
+});
+
+Deno.test(`paths: the rate of the path that bulk takes is found, and anew on another (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, {
+    ipv4: "10.66.0.2",
+    queues: queueOptions({ findsRates: true }),
+  });
+  client.doors.set(1, SECOND);
+  client.core.addDoor(1, false, world.nowUs);
+  client.send(up());
+  world.runFor(2 * SECOND_US);
+  const [first, second] = [
+    new Bottleneck(1_000_000, 100_000, 10_000),
+    new Bottleneck(400_000, 100_000, 10_000),
+  ];
+  const back = new Path(10_000);
+  let isUp = true;
+  world.pathOf = (from, to) => {
+    if (!isUp && (from === FIRST || to === FIRST)) return { arrivalUs: () => Infinity };
+    return from === FIRST ? first : from === SECOND ? second : back;
+  };
+  const { pathSet, row } = sessionOf(client);
+  const found = (seconds: number) => {
+    for (let i = 0; i < 1000 * seconds; i++) {
+      client.sendBurst([up(1200)], CLASS_BULK); // 9.8 Mbit/s
+      world.runFor(1000);
+    }
+    return client.core.peerSnapshots(world.nowUs)[0].line?.path?.bps ?? 0;
+  };
+  const before = found(6);
+  assertEquals(pathSet.bulk, row);
+  assertAlmostEquals(before / 8, 1_000_000, 200_000);
+  isUp = false;
+  const after = found(8);
+  assert(pathSet.bulk !== row);
+  assertAlmostEquals(after / 8, 400_000, 100_000);
 });
 
 Deno.test(`paths: four at a time, each with its own sizes and round trips (seed ${SEED})`, () => {

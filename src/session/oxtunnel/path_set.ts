@@ -80,7 +80,8 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
 
   /** The path for frames of the session: the first, unless it is silent. */
   get main(): number {
-    return this.isSilent(this.#session.row) ? this.real : this.#session.row;
+    const { row } = this.#session;
+    return this.isSilent(row) && this.#isUsable(this.real) ? this.real : row;
   }
 
   /** The further path whose row this is. */
@@ -270,12 +271,16 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
   pathFor(trafficClass: number, nowUs: number): number {
     this.#sentUs = nowUs;
     if (nowUs >= this.#lookUs) this.look(nowUs);
+    const path = isRealTime(trafficClass) ? this.real : this.bulk;
+    if (this.#isUsable(path)) return path;
+    // A limit that was reached does not wait for the next look.
+    this.look(nowUs);
     return isRealTime(trafficClass) ? this.real : this.bulk;
   }
 
   /** The path for a copy of a packet of the class that goes on `path`; NONE for no copy. */
   copyPathFor(trafficClass: number, path: number): number {
-    if (this.second === NONE || path !== this.real) return NONE;
+    if (this.second === NONE || path !== this.real || !this.#isUsable(this.second)) return NONE;
     const classes = this.#theirClasses < 0 ? this.#session.host.copiedClasses : this.#theirClasses;
     return (classes >> trafficClass & 1) !== 0 ? this.second : NONE;
   }
@@ -288,7 +293,9 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     const way = this.#way(path),
       quality = way.repair?.sending?.quality,
       { status, isMetered } = this.#states[number];
-    const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : way.roundTripUs;
+    // Of the path itself: what is unknown is not taken for another one's.
+    const pingedUs = this.#session.host.shared.paths.rttUs[path];
+    const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : pingedUs;
     if (rttUs >= 0) figures.delay(rttUs / 2, nowUs);
     figures.deviationUs = way.roundTrip.jitter.us / 2;
     if (quality !== undefined) {
@@ -334,7 +341,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
 
   #moveBulk(path: number): void {
     this.bulk = path;
-    this.#session.rate.onNewPath();
+    this.#session.rate.onMoved();
   }
 
   #noteFailover(path: number): void {

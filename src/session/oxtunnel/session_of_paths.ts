@@ -23,7 +23,7 @@ export interface SessionOfPaths extends SessionContext, AnyPath {
   readonly reportIntervalUs: number;
   /** Nothing has opened yet. */
   readonly isNew: boolean;
-  readonly rate: { onNewPath(): void; onReport(report: Report, nowUs: number): void };
+  readonly rate: { onMoved(): void; onReport(report: Report, nowUs: number): void };
   /** As `SessionContext.onDead`, for a further path. */
   onFurtherDead(): boolean;
   /** Adds datagrams with what the subjects have to send to the burst, on the path; false when the burst was full before. */
