@@ -71,7 +71,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/rollout.ts",
-    from: "if (percentile(part, publicKey) < this.#percent[part]) has |= 1 << i;",
+    from: "if (percentile(STARTS[i], publicKey) < this.#percent[PARTS[i]]) has |= 1 << i;",
     to: "has |= 1 << i;",
     tests: ["tests/unit/rollout_test.ts"],
     note: "every peer has every part, whatever the shares",
@@ -246,7 +246,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/codel.ts",
-    from: "this.#dropNextUs[row] += this.#intervalUs / Math.sqrt(this.#count[row]);",
+    from: "this.#dropNextUs[row] += intervalUs / Math.sqrt(this.#count[row]);",
     to: "this.#dropNextUs[row] = Infinity;",
     tests: QUEUES,
     note: "only one packet of a standing queue is lost",
@@ -295,7 +295,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/peer_rates.ts",
-    from: "this.#told[peer] = bytesPerS;",
+    from: "this.#told[peer] = bytesPerS > 0 ? Math.max(TOLD_MIN, bytesPerS) : 0;",
     to: "",
     tests: LINE,
     note: "what a client says of its line is not kept to",
@@ -414,8 +414,8 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/queue.ts",
-    from: "if (toExit === undefined || !toExit.sorts(count)) return;",
-    to: "if (toExit === undefined || count > 0) return;",
+    from: "if (toExit.sorts(burst.count)) waitForTurn(",
+    to: "if (burst.count < 0) waitForTurn(",
     tests: TURN,
     note: "a backlog for the exit is carried as it comes",
   },
