@@ -1,7 +1,8 @@
 /**
- * `deno task bench:paths [schedulers] [handoff] [links] [--seeds N] [--seconds N] [--cuts N]`: what several paths do for a game. Schedulers: each of
+ * `deno task bench:paths [schedulers] [handoff] [links] [cuts] [idle] [--seeds N] [--seconds N] [--cuts N]`: what several paths do for a game. Schedulers: each of
  * them over pairs of simulated paths, by packets lost or late and bytes on the second path. Handoff: whether predicting a radio's
- * handovers spares bytes on a metered path. Links (root; not without being named): the same between real processes. Prints tables and writes their pictures to bench/docs; asserts nothing. No machine is
+ * handovers spares bytes on a metered path. Links, cuts and idle (root; not without being named): the same between real processes,
+ * while one path is cut again and again, and what a path costs that nothing goes on. Prints tables and writes their pictures to bench/docs; asserts nothing. No machine is
  * in the first two: the same seeds give the same figures anywhere.
  */
 import { parseArgs } from "@std/cli";
@@ -23,6 +24,8 @@ import { HELD_OUT } from "./paths/radio.ts";
 const args = parseArgs(Deno.args, { string: ["seeds", "seconds", "cuts"] });
 const parts = args._.length > 0 ? args._.map(String) : ["schedulers", "handoff"];
 const SEEDS = Number(args.seeds ?? 8), SECONDS = Number(args.seconds ?? 300);
+/** Between real processes: seconds, and how often one path is cut, how often that is and for how long. */
+const REAL_S = Number(args.seconds ?? 60), CUTS = Number(args.cuts ?? 100), EVERY_MS = 1500, CUT_MS = 700;
 const DOCS = new URL("docs/", import.meta.url);
 /** Below this a share cannot be told from none with so many packets. */
 const PERCENT_MIN = 0.01;
@@ -30,7 +33,24 @@ const TRAINING_RADIOS = 60, EPOCHS = 6;
 
 if (parts.includes("schedulers")) schedulers();
 if (parts.includes("handoff")) handoff();
-if (parts.includes("links")) await links();
+if (parts.includes("links")) {
+  await links(LINKS.map((pair) => [pair.name, (tunnel) => linkGame(tunnel, pair, REAL_S)]));
+}
+if (parts.includes("cuts")) {
+  const row = `${CLEAN_LINKS.name}, A cut ${CUTS} times`;
+  await links([[
+    row,
+    (tunnel) => linkGame(tunnel, CLEAN_LINKS, CUTS * EVERY_MS / 1000, cuts(CUTS, EVERY_MS, CUT_MS)),
+  ]]);
+}
+if (parts.includes("idle")) {
+  const { usedKbit, idleKbit } = await idleCost(REAL_S);
+  console.log(
+    `\na second path that nothing goes on: ${usedKbit.toFixed(2)} kbit/s beside bulk, ${
+      idleKbit.toFixed(2)
+    } kbit/s idle`,
+  );
+}
 
 function schedulers(): void {
   console.log(
@@ -130,12 +150,14 @@ function handoff(): void {
   }
 }
 
-async function links(): Promise<void> {
-  const seconds = Number(args.seconds ?? 60), times = Number(args.cuts ?? 100);
+/** A table with a row for each of these, over all tunnels. */
+async function links(
+  rows: [name: string, cell: (tunnel: typeof TUNNELS[number]) => Promise<LinkScore>][],
+): Promise<void> {
   console.log(
     `\n| A, B | ${TUNNELS.map(({ name }) => name).join(" | ")} |\n|---|${TUNNELS.map(() => "---|").join("")}`,
   );
-  const row = async (name: string, cell: (tunnel: typeof TUNNELS[number]) => Promise<LinkScore>) => {
+  for (const [name, cell] of rows) {
     const cells: string[] = [];
     for (const tunnel of TUNNELS) {
       const { packets, missed, lost, gapP99Ms, gapMs } = await cell(tunnel);
@@ -146,17 +168,5 @@ async function links(): Promise<void> {
       );
     }
     console.log(`| ${name} | ${cells.join(" | ")} |`);
-  };
-  for (const pair of LINKS) await row(pair.name, (tunnel) => linkGame(tunnel, pair, seconds));
-  const everyMs = 1500, cutMs = 700;
-  await row(
-    `${CLEAN_LINKS.name}, A cut ${times} times`,
-    (tunnel) => linkGame(tunnel, CLEAN_LINKS, times * everyMs / 1000, cuts(times, everyMs, cutMs)),
-  );
-  const { usedKbit, idleKbit } = await idleCost(seconds);
-  console.log(
-    `\na second path that nothing goes on: ${usedKbit.toFixed(2)} kbit/s beside bulk, ${
-      idleKbit.toFixed(2)
-    } kbit/s idle`,
-  );
+  }
 }

@@ -149,6 +149,11 @@ export class Relay extends Tunnel {
     });
   }
 
+  override close(): void {
+    super.close();
+    for (const publicKey of this.peers.barred.keys()) this.#unbar(publicKey);
+  }
+
   #unbar(publicKey: string): void {
     const barred = this.peers.barred.get(publicKey);
     barred?.presharedKey.fill(0);

@@ -12,6 +12,7 @@ import { WORKLOADS } from "../../tests/kit/workloads.ts";
 /** The relay's address as the player has it: at both routers. */
 const NEAR = "10.203.0.1:4433";
 const GAME_PORT = 7777, LEAD_S = 3, TICK_MS = 1000 / 64;
+const SETTLE_MS = 10_000;
 const OPEN = `dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
 
 /** Path models by the names of the impairment proxy. */
@@ -171,7 +172,7 @@ export async function idleCost(seconds: number): Promise<{ usedKbit: number; idl
   const net = await Network.open();
   try {
     const { player } = await makeLinks(net, CLEAN);
-    await CONTENDERS[2].start(net, player);
+    await oxtunnel("both", ["--paths", "auto", "--priority", `bulk=${SERVER}`]).start(net, player);
     const read = async () => {
       const of = (way: string) => net.must(player, ["cat", `/sys/class/net/eth1/statistics/${way}_bytes`]);
       return Number(await of("rx")) + Number(await of("tx"));
@@ -181,13 +182,13 @@ export async function idleCost(seconds: number): Promise<{ usedKbit: number; idl
       await happening();
       return 8 * (await read() - before) / (performance.now() - startMs);
     };
-    await pause(3000);
+    await pause(SETTLE_MS); // the size of each path is found by then
     const usedKbit = await kbitOf(() =>
       net.run(player, ["ping", "-i", "0.05", "-s", "1200", "-c", String(20 * seconds), SERVER], {
         timeoutS: seconds + 10,
       })
     );
-    await pause(3000);
+    await pause(SETTLE_MS);
     const idleKbit = await kbitOf(() => pause(1000 * seconds));
     return { usedKbit, idleKbit };
   } finally {

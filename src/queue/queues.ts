@@ -299,9 +299,9 @@ export class Queues implements FlowOwner {
   }
 
   /**
-   * Corrects what the peer's line was charged: `bytes` have gone in datagrams, IP and UDP headers counted. What was left out,
-   * compressed or sent together costs the line nothing, and repairs, reports and padding cost what they are; else a found rate,
-   * which counts datagrams, would fall from probe to probe. Packets that were charged and are still held count when they go.
+   * Corrects what the peer's line was charged: `bytes` have gone in datagrams with packets, IP and UDP headers counted. What was
+   * left out, compressed or sent together costs the line nothing, and padding, repairs and reports on board cost what they are; else
+   * a found rate, which counts the same datagrams, would fall from probe to probe. Packets that were charged and are still held count when they go.
    */
   settle(peer: number, bytes: number, nowUs: number): void {
     const line = this.#lineOf[peer] - 1;

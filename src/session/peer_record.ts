@@ -73,7 +73,6 @@ export {
   RATE_MIN_BPS as PEER_RATE_MIN_BPS,
 } from "../control/told_rates.ts";
 
-/** One peer's live state, for `status` and /v1. No secret in it. */
 /** How a session makes headers small, and what they and their stand-ins take, mean bytes a packet. */
 export interface HeaderFigures {
   method: HeaderMethod;
@@ -81,6 +80,7 @@ export interface HeaderFigures {
   after: number;
 }
 
+/** One peer's live state, for `status` and /v1. No secret in it. */
 export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;

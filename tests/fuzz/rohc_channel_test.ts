@@ -10,7 +10,7 @@ import { ROHC_PACKET, RohcSender } from "../../src/codec/headers/rohc_sender.ts"
 import { BARE } from "../../src/codec/headers/shrinker.ts";
 import { Compressor } from "../../src/codec/rohc/compressor.ts";
 import fc from "../kit/fast_check.ts";
-import { packetOf, type Shape } from "../kit/header_play.ts";
+import { essence, packetOf, type Shape, tcpPacket } from "../kit/header_play.ts";
 import { Random } from "../kit/random.ts";
 
 const AT = 128, MS = 1000;
@@ -79,6 +79,63 @@ Deno.test("ROHC: a receiver that lost its contexts asks, and gets them", () => {
   assertEquals([line.receiver.hasComplaints, line.complain()], [false, 0]);
   for (let n = 51; n < 80; n++) assertEquals(line.carry(flow(n)), flow(n));
   assertLess(line.sent.length, 30);
+});
+
+Deno.test("ROHC: of a TCP flow too, although a receiver without the context cannot know that it is one", () => {
+  const line = new Line(), random = new Random(1);
+  const carries = (n: number) => {
+    const packet = tcpPacket(n, random), came = line.carry(packet);
+    return came !== undefined && essence(came, true) === essence(packet, true);
+  };
+  for (let n = 0; n < 50; n++) assert(carries(n));
+  line.receiver = line.fresh();
+  assert(!carries(50));
+  assertGreater(line.complain(), 3);
+  for (let n = 51; n < 80; n++) assert(carries(n), `packet ${n}`);
+});
+
+Deno.test("ROHC: a TCP flow without room for its context goes whole", () => {
+  const line = new Line(0), random = new Random(1);
+  for (let n = 0; n < 50; n++) {
+    assert(line.carry(tcpPacket(n, random)) !== undefined, `packet ${n}`);
+    line.complain();
+  }
+  assertEquals(line.sent[0], 0x45);
+});
+
+Deno.test("ROHC: a flow that was refused a context loses nothing when it asks again", () => {
+  const line = new Line(0);
+  for (let n = 0; n < 2000; n++) {
+    line.nowUs += 20 * MS;
+    assert(line.carry(flow(n)) !== undefined, `packet ${n}`);
+    line.complain();
+  }
+  // Room has come meanwhile.
+  line.budget.left = ROHC_COST;
+  for (let n = 2000; n < 4000; n++) {
+    line.nowUs += 20 * MS;
+    assert(line.carry(flow(n)) !== undefined, `packet ${n}`);
+    line.complain();
+  }
+  assertLess(line.sent.length, 30);
+});
+
+Deno.test("ROHC: a definition that comes late leaves a later flow's context alone", () => {
+  const line = new Line(), random = new Random(1);
+  let definition = line.sent, counter = 0;
+  for (let n = 0; definition.length === 0 || n < 10; n++) {
+    line.carry(flow(n));
+    if (definition.length > 0 || line.sent[0] === 0x45) continue;
+    definition = line.sent;
+    counter = line.counter;
+  }
+  // The flow has ended, and another one has its number.
+  line.nowUs += 10_000 * MS;
+  for (let n = 0; n < 15 * 4; n++) line.carry(flow(n, { port: 6000 + n % 15 }));
+  for (let n = 0; n < 20; n++) assert(line.carry(tcpPacket(n, random)) !== undefined);
+  assertEquals(line.sent[0], definition[0]);
+  line.take(definition, counter);
+  for (let n = 20; n < 40; n++) assert(line.carry(tcpPacket(n, random)) !== undefined, `packet ${n}`);
 });
 
 Deno.test("ROHC: packets that cannot be read are complained of once in a few datagrams", () => {

@@ -209,6 +209,27 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/codec/headers/rohc_sender.ts",
+    from: "context.flow.refreshStatic(); // there is",
+    to: "// there is",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a flow that was refused refers to what nobody has when it asks again",
+  },
+  {
+    file: "src/codec/rohc/feedback.ts",
+    from: "const other = readForm(reader, large, () => false);",
+    to: "const other: Feedback | undefined = undefined as Feedback | undefined;",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: who has no context of a TCP flow complains in vain",
+  },
+  {
+    file: "src/codec/rohc/decompressor.ts",
+    from: "known !== context && !isLate &&",
+    to: "known !== context &&",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a late definition takes a later flow's context away",
+  },
+  {
+    file: "src/codec/headers/rohc_sender.ts",
     from: 'else if (item!.kind === "static-nack") context.flow.refreshStatic();',
     to: "",
     tests: ["tests/fuzz/rohc_channel_test.ts"],

@@ -1,5 +1,5 @@
 /**
- * A device that is kept out, as its person sees it: `connect` and netcheck's relatives say why and what to do, before the tunnel is up
+ * A device that is kept out, as its person sees it: `connect` and `ping` say why and what to do, before the tunnel is up
  * and while it is, and go on when the device is let in again.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";

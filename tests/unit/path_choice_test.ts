@@ -295,8 +295,11 @@ Deno.test("bulk: one flow over two lines has nearly both rates, in order with th
 
 Deno.test("bulk: where all of it takes one path, it stays while that is fit and free", () => {
   const near = path(), far = path({ delayUs: 60_000 });
-  assertEquals(bulkPath([near, far], 1), 1, "not for 40 ms");
-  assertEquals(bulkPath([near, path({ delayUs: 160_000 })], 1), 0);
+  assertEquals(bulkPath([near, path({ delayUs: 28_000 })], 1), 1, "not for 8 ms");
+  assertEquals(bulkPath([near, far], 1), 0);
+  const queued = path();
+  for (let i = 0; i < 50; i++) queued.delay(80_000, i);
+  assertEquals(bulkPath([queued, path({ delayUs: 60_000 })], 0), 0, "nor for the queue that it makes itself");
   assertEquals(bulkPath([path({ lossRate: 0.06 }), far], 0), 1);
   assertEquals(bulkPath([path({ isMetered: true }), far], 0), 1);
   assertEquals(

@@ -190,8 +190,11 @@ export class RohcSender {
       const item = readFeedback(new ByteReader().over(arena, from, to), false, this.#isTcp);
       const context = item && this.#contexts[item.cid];
       if (context === undefined) return;
-      if (item!.isRejected) context.restUntilUs = nowUs + REST_US;
-      else if (item!.kind === "nack") context.flow.refreshDynamic();
+      if (item!.isRejected) {
+        context.restUntilUs = nowUs + REST_US;
+        context.isKnown = false;
+        context.flow.refreshStatic(); // there is nothing to refer to when it asks again
+      } else if (item!.kind === "nack") context.flow.refreshDynamic();
       else if (item!.kind === "static-nack") context.flow.refreshStatic();
     });
   }

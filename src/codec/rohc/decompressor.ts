@@ -113,7 +113,9 @@ export class Decompressor {
   #keep(cid: number, context: Context): void {
     const known = this.#contexts.get(cid);
     this.wasRefused = known === undefined && !this.#mayKeep();
-    if (known !== context && !this.wasRefused) this.#contexts.set(cid, context);
+    // An IR may come late, and be of a profile that the id had before.
+    const isLate = known !== undefined && known.newest > context.newest;
+    if (known !== context && !isLate && !this.wasRefused) this.#contexts.set(cid, context);
   }
 
   /** The context that reads the packet; a new one for an IR of another profile, which is kept if the IR holds. */

@@ -23,12 +23,25 @@ const KINDS: readonly FeedbackKind[] = ["ack", "nack", "static-nack"];
 
 /**
  * Reads one feedback, the id included; undefined if it is malformed or its checksum fails. `isTcp` says which contexts have
- * the TCP profile, whose FEEDBACK-2 has no mode, 14 bits of number, and the checksum always.
+ * the TCP profile, whose FEEDBACK-2 has no mode, 14 bits of number, and the checksum always. A decompressor without the context
+ * cannot know that, so a complaint may have the other profiles' form.
  */
 export function readFeedback(
   reader: ByteReader,
   large: boolean,
   isTcp: (cid: number) => boolean = () => false,
+): Feedback | undefined {
+  const { bytes, position, left } = reader, item = readForm(reader, large, isTcp);
+  if (item !== undefined) return item;
+  reader.over(bytes, position, position + left);
+  const other = readForm(reader, large, () => false);
+  return other?.kind === "ack" ? undefined : other;
+}
+
+function readForm(
+  reader: ByteReader,
+  large: boolean,
+  isTcp: (cid: number) => boolean,
 ): Feedback | undefined {
   const from = reader.position;
   const end = from + reader.left;

@@ -23,8 +23,8 @@ export function isFit(path: PathFigures): boolean {
   return path.isKnown && !path.isSilent && path.lossRate <= LOSS_MAX && path.queueUs <= QUEUE_US_MAX;
 }
 
-/** Another path must be this much nearer, so that all bulk moves there from one that is as good otherwise. */
-const NEARER_US = 100_000;
+/** Another path must be this much nearer, without the queues that bulk itself makes, so that all bulk moves there. */
+const NEARER_US = 10_000;
 
 /**
  * The path that all bulk takes where it takes one: `present`, unless that is unfit, costs money, is the last resort or much farther
@@ -35,7 +35,7 @@ export function bulkPath(paths: PathsOf, present: number): number {
   for (let number = 0; number < paths.length; number++) {
     const path = paths[number];
     if (path === undefined) continue;
-    const us = Math.max(0, path.delayUs) - (number === present ? NEARER_US : 0);
+    const us = path.leastUs - (number === present ? NEARER_US : 0);
     const worse = (path.isSilent ? 8 : 0) + 4 * path.handicap + (path.isMetered ? 2 : 0) +
       (isFit(path) ? 0 : 1);
     const value = worse + us / WHOLE_US;

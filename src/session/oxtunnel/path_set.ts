@@ -293,7 +293,9 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     const way = this.#way(path),
       quality = way.repair?.sending?.quality,
       { status, isMetered } = this.#states[number];
-    const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : way.roundTripUs;
+    // Of the path itself: what is unknown is not taken for another one's.
+    const pingedUs = this.#session.host.shared.paths.rttUs[path];
+    const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : pingedUs;
     if (rttUs >= 0) figures.delay(rttUs / 2, nowUs);
     figures.deviationUs = way.roundTrip.jitter.us / 2;
     if (quality !== undefined) {
