@@ -4,7 +4,7 @@
  */
 
 /** Where programs of the system are, whatever the caller's PATH is; the last is NixOS's. */
-const PATH = [
+const FOLDERS = [
   "/usr/local/sbin",
   "/usr/local/bin",
   "/usr/sbin",
@@ -12,7 +12,8 @@ const PATH = [
   "/sbin",
   "/bin",
   "/run/current-system/sw/bin",
-].join(":");
+];
+const PATH = FOLDERS.join(":");
 const SAID_MAX = 600;
 /** The limit for a program; each that is run here takes less than a second on an idle machine. */
 const LIMIT_MS = 10_000;
@@ -30,14 +31,7 @@ export async function run(
   const called = `${program} ${args.join(" ")}`;
   let child: Deno.ChildProcess;
   try {
-    child = new Deno.Command(program, {
-      args: [...args],
-      clearEnv: true,
-      env: { PATH, LC_ALL: "C" },
-      stdin: input === undefined ? "null" : "piped",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
+    child = start(program, args, input !== undefined);
   } catch (error) {
     throw new Error(`${called}: does not start: ${(error as Error).message}`);
   }
@@ -58,6 +52,30 @@ export async function run(
     (signal === null ? `it ended with code ${code} and said nothing` : `it was ended by ${signal}`);
   const line = said.split("\n").map((part) => part.trim()).join(" | ");
   throw new Error(`${called}: ${line.length > SAID_MAX ? `${line.slice(0, SAID_MAX)} …` : line}`);
+}
+
+/**
+ * Starts the program from the folder where it may be run: a permission by name is for the first file of that name on the caller's PATH,
+ * which this process may not know, and the same program often lies in several of the folders.
+ */
+function start(program: string, args: readonly string[], hasInput: boolean): Deno.ChildProcess {
+  let refused: unknown;
+  for (const path of [PATH, ...FOLDERS.map((folder) => `${folder}:${PATH}`)]) {
+    try {
+      return new Deno.Command(program, {
+        args: [...args],
+        clearEnv: true,
+        env: { PATH: path, LC_ALL: "C" },
+        stdin: hasInput ? "piped" : "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotCapable)) throw error;
+      refused ??= error;
+    }
+  }
+  throw refused;
 }
 
 /** Writes the child's input. A child that ends before it has read everything reports the reason itself. */

@@ -292,6 +292,13 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "child programs see the relay's keys",
   },
   {
+    file: "src/exit/child.ts",
+    from: "for (const path of [PATH, ...FOLDERS.map((folder) => `${folder}:${PATH}`)]) {",
+    to: "for (const path of [PATH]) {",
+    tests: ["tests/unit/child_test.ts"],
+    note: "a program does not run that the caller's PATH has in another folder first",
+  },
+  {
     file: "src/ingress/deliver.ts",
     from: "return !isDisguised && peers.routes.lookup(words, 0) === id;",
     to: "return !isDisguised && (version === 6 || peers.routes.lookup(words, 0) === id);",

@@ -1,5 +1,6 @@
 /** Programs of the system that `src/` runs: what they see of this process, and what is told of their failures. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { requires } from "../kit/requires.ts";
 import { run } from "../../src/exit/child.ts";
 
 Deno.test("child programs see nothing of the relay's environment, not even its key", async () => {
@@ -34,3 +35,24 @@ Deno.test("a child program that does not end is killed, and that is said", async
   const { message } = await assertRejects(() => run("sh", ["-c", "exec sleep 600"], undefined, 300), Error);
   assertStringIncludes(message, "did not end within 0.3 s and was killed");
 });
+
+for (const folder of ["/usr/bin", "/usr/sbin"]) {
+  Deno.test({
+    name: `a child program runs that is allowed by name, where the caller finds it first in ${folder}`,
+    ...requires({ programs: ["ip"] }),
+    async fn() {
+      const module = new URL("../../src/exit/child.ts", import.meta.url);
+      const script = `import { run } from "${module}"; console.log(await run("ip", ["-V"]));`;
+      const file = await Deno.makeTempFile({ suffix: ".ts" });
+      await Deno.writeTextFile(file, script);
+      const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+        args: ["run", "--no-prompt", "--no-config", "--no-check", "--allow-run=ip", file],
+        env: { PATH: `${folder}:/usr/sbin:/usr/bin` },
+      }).output();
+      await Deno.remove(file);
+      const text = new TextDecoder();
+      assert(success, text.decode(stderr));
+      assertStringIncludes(text.decode(stdout), "iproute2");
+    },
+  });
+}
