@@ -44,6 +44,8 @@ export const FIRST_PACKET_US = 250_000;
 export class Client extends Tunnel {
   readonly #upstream: string;
   readonly #isProbe: boolean;
+  /** The open doors beside the first: bit d for door d. */
+  #doors = 0;
 
   /** Throws, with the reason, when a key or prefix of `upstream` is malformed. */
   constructor(options: TunnelOptions, upstream: Upstream) {
@@ -69,13 +71,14 @@ export class Client extends Tunnel {
 
   /**
    * As the tunnel's. A client keeps no outer address of its own: the system chooses one for each path, but for the door
-   * (io/multi_port.ts) through which a datagram came, in the last word.
+   * (io/multi_port.ts) through which a datagram came, in the last word. Without doors that word is of an address, such as fd00::2.
    */
   override ingest(burst: Burst, nowUs: number): void {
     const { local, count } = burst;
     for (let at = 0; at < 4 * count; at += 4) {
       local[at] = local[at + 1] = local[at + 2] = 0;
-      if (local[at + 3] > DOOR_MAX) local[at + 3] = 0;
+      const door = local[at + 3];
+      if (door > DOOR_MAX || (this.#doors >> door & 1) === 0) local[at + 3] = 0;
     }
     super.ingest(burst, nowUs);
   }
@@ -202,11 +205,13 @@ export class Client extends Tunnel {
   addDoor(door: number, isMetered: boolean, nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
     if (!(door >= 1 && door <= DOOR_MAX)) throw new RangeError(`addDoor: no door ${door}`);
+    this.#doors |= 1 << door;
     if (peer) this.associations.oxtunnel?.addDoor(peer.id, door, isMetered, nowUs);
   }
 
   /** Closes the path through the door. */
   dropDoor(door: number): void {
+    this.#doors &= ~(1 << door);
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.oxtunnel?.dropDoor(peer.id, door);
   }

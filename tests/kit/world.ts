@@ -99,6 +99,8 @@ export class Host<Core extends Tunnel = Tunnel> {
   readonly delivered: Uint8Array[] = [];
   /** Endpoints of a client's further doors, by their numbers (io/multi_port.ts). */
   readonly doors = new Map<number, string>();
+  /** The last word of the address at which datagrams come, for a host without doors; 0 for one that the port does not tell. */
+  localWord = 0;
   /** The Workers of one relay, this one among them; alone where there is one. */
   siblings: Host<Core>[] = [this];
   readonly #carrier: Carrier;
@@ -109,7 +111,11 @@ export class Host<Core extends Tunnel = Tunnel> {
     receive: () => 0,
     transmit: (burst) =>
       forEach(burst, TO_TRANSMIT, (row, bytes) => {
-        const from = this.doors.get(burst.local[4 * row + 3]) ?? this.endpoint;
+        const door = burst.local[4 * row + 3];
+        if (door !== 0 && this.core instanceof Client && !this.doors.has(door)) {
+          throw new Error(`no door ${door}`);
+        }
+        const from = this.doors.get(door) ?? this.endpoint;
         this.world.carry(from, formatEndpoint(burst.address, 4 * row, burst.port[row]), bytes);
         burst.next[row] = DONE;
       }),
@@ -179,7 +185,7 @@ export class Host<Core extends Tunnel = Tunnel> {
       burst.bytes.set(bytes, burst.offset[row]);
       burst.address.set(address, 4 * row);
       burst.port[row] = port;
-      burst.local[4 * row + 3] = door;
+      burst.local[4 * row + 3] = this.doors.size > 0 ? door : this.localWord;
     }
     this.#carrier.ingest(this.world.nowUs);
     this.#flush();

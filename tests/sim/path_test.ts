@@ -37,6 +37,21 @@ function cut(world: World): number[] {
   return atUs;
 }
 
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  Deno.test(`path: an address of this host that looks like a door's number is none, ${protocol} (seed ${SEED})`, () => {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const server = world.relay("[fd00::1]:4433", { ipv4: "10.66.0.1" });
+    const client = world.client("[fd00::2]:5555", server, { ipv4: "10.66.0.2" });
+    client.localWord = 2;
+    for (let i = 0; i < 3; i++) {
+      client.send(up());
+      world.runFor(SECOND);
+    }
+    assertEquals(server.delivered.length, 3);
+  });
+}
+
 Deno.test(`path: its death is acted on within a second of the first lost packet, up to 400 ms of round trip (seed ${SEED})`, () => {
   for (const delayUs of [500, 10_000, 50_000, 100_000, 150_000, 200_000]) {
     const { world, client } = pair(delayUs);
