@@ -43,14 +43,16 @@ import {
 } from "./session/peer_record.ts";
 import { InnerAcks } from "./session/wireguard/inner_acks.ts";
 import { type Peer, type PeerIdentity, PeerTable } from "./session/peers.ts";
-import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
+import { SessionTable } from "./session/table.ts";
 import {
   BATCH_WAIT_US,
   BYTES_PER_KBIT,
   featuresOf,
   flowRows,
+  furtherPaths,
   HEADER_METHODS_DEFAULT,
   REPAIR_FEATURES,
+  sessionRows,
   type TunnelOptions,
   wordsFrom,
 } from "./tunnel_options.ts";
@@ -117,10 +119,7 @@ export class Tunnel {
     this.publicKey = options.primitives.publicKey(this.#privateKey);
     this.#release = (slot) => options.arena.release(slot);
     const randomWord = wordsFrom(options.random);
-    // Three epochs and a pending handshake for each connection, each with spare ids where OxTunnel is spoken, and room
-    // for refusals in flight.
-    const rowsEach = options.makeDatagramAead === undefined ? 4 : 12;
-    const rows = Math.min(SESSION_ROWS_MAX, rowsEach * options.maxConnections + 256);
+    const rows = sessionRows(options.maxConnections, options.makeDatagramAead !== undefined);
     const aead = options.makeAead(rows);
     const datagramAead = options.makeDatagramAead?.(rows);
     this.peers = new PeerTable(peerCapacity, options.workers);
@@ -211,6 +210,7 @@ export class Tunnel {
       aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
       trusted: options.trusted ?? [],
       features: featuresOf(options),
+      furtherPaths: furtherPaths(options.maxConnections),
       repair: options.repair,
       withheld: (peer) => this.#rollout.isOn("repair", peer) ? 0 : REPAIR_FEATURES,
       headerContexts: options.headerContexts,

@@ -21,18 +21,38 @@ import {
   FEATURE_SLIDING_WINDOW,
   type HeaderMethod,
 } from "./wire/parameters.ts";
+import { LIVE_MAX } from "./session/oxtunnel/path_set.ts";
+import { GOOD_MAX } from "./session/oxtunnel/subjects/path_ids.ts";
+import { SESSION_ROWS_MAX } from "./session/table.ts";
 
 /** The longest wait of a bulk packet to share a datagram, microseconds (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 /** Bytes in a kilobit: OxTunnel's parameters give rates in kbit/s. */
 export const BYTES_PER_KBIT = 125;
 
+const FURTHER_PATHS_MAX = 1024;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
 /** Flows that are kept: a power of two. */
 export function flowRows(maxConnections: number): number {
   const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
   return 1 << Math.ceil(Math.log2(wanted));
+}
+
+/** Paths that all sessions together may have beside their first: each has some kilobytes, and a session those of two while it is replaced. */
+export function furtherPaths(maxConnections: number): number {
+  return Math.min(FURTHER_PATHS_MAX, 2 * (LIVE_MAX - 1) * maxConnections);
+}
+
+/**
+ * Rows of the table of sessions: three epochs and a pending handshake for each connection, each with spare ids where OxTunnel is spoken,
+ * the ids of further paths, and room for refusals in flight.
+ */
+export function sessionRows(maxConnections: number, hasOxtunnel: boolean): number {
+  const rows = hasOxtunnel
+    ? 12 * maxConnections + GOOD_MAX * furtherPaths(maxConnections)
+    : 4 * maxConnections;
+  return Math.min(SESSION_ROWS_MAX, rows + 256);
 }
 
 /** Random 32-bit words, from a export function that fills bytes. */

@@ -3,56 +3,57 @@
  */
 import type { Mutation } from "./mutation.ts";
 
-const SIM = "tests/sim/several_paths_test.ts", ADVERSARY = "tests/sim/paths_adversary_test.ts";
+const SIM = ["tests/sim/several_paths_test.ts", "tests/sim/path_doors_test.ts"],
+  ADVERSARY = "tests/sim/paths_adversary_test.ts";
 
 export const SESSION_PATH_ROWS: readonly Mutation[] = [
   {
     file: "src/egress/seal.ts",
     from: "if (table.isMultipath[epoch] === 1) copy(",
     to: "if (table.isMultipath[epoch] === 2) copy(",
-    tests: [SIM],
+    tests: SIM,
     note: "no packet is copied to a second path",
   },
   {
     file: "src/session/oxtunnel/path_set.ts",
     from: "    if (times < SILENT_PINGS) return false;",
     to: "    if (times < 100 * SILENT_PINGS) return false;",
-    tests: [SIM],
+    tests: SIM,
     note: "no path is ever silent: failover is off",
   },
   {
     file: "src/session/oxtunnel/copy_window.ts",
     from: "    return this.#delivered.accept(0, counter);",
     to: "    return this.#delivered.accept(0, counter) || true;",
-    tests: [SIM, ADVERSARY],
+    tests: [...SIM, ADVERSARY],
     note: "a packet is delivered by its datagram and by its copy",
   },
   {
     file: "src/ingress/recover.ts",
     from: "if (counter < 0 || table.replay.hasSeen(path, counter)) return;",
     to: "if (counter < 0) return;",
-    tests: [SIM],
+    tests: SIM,
     note: "a copy of what came before the first copy is delivered again",
   },
   {
     file: "src/ingress/unprotect.ts",
     from: "keyPhase(flags) | number << PATH_SHIFT;",
     to: "keyPhase(flags);",
-    tests: [SIM, ADVERSARY],
+    tests: [...SIM, ADVERSARY],
     note: "what comes on a further path is opened as if on the first",
   },
   {
     file: "src/ingress/open.ts",
     from: "table.replay.accept(path[row], counter[row])",
     to: "table.replay.accept(epoch, counter[row])",
-    tests: [SIM, ADVERSARY],
+    tests: [...SIM, ADVERSARY],
     note: "all paths share the first one's replay window",
   },
   {
     file: "src/session/oxtunnel/path_set.ts",
     from: "if (this.rows.length + 1 >= LIVE_MAX ||",
     to: "if (",
-    tests: [SIM, ADVERSARY],
+    tests: [...SIM, ADVERSARY],
     note: "a session has as many paths as there are numbers",
   },
   {
@@ -66,42 +67,42 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     file: "src/session/oxtunnel/path_set.ts",
     from: "    host.furtherPathsLeft++;",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "paths that ended are not given back",
   },
   {
     file: "src/session/oxtunnel/further_path.ts",
     from: "    this.paths.abandon();",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "an id that was asked from one network is asked again from another",
   },
   {
     file: "src/egress/shrink.ts",
     from: "    if (path[row] !== session[row]) continue;",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "headers are left out on paths that have no contexts",
   },
   {
     file: "src/repair/receiver.ts",
     from: "    this.arrivals.onCopied(counter);",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "what a copy brought counts as lost for good",
   },
   {
     file: "src/session/oxtunnel/further_path.ts",
     from: "if (this.#session.bulkPath === this.path) this.#session.rate.onReport(report, nowUs);",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "the rate of a further path is not found",
   },
   {
     file: "src/session/oxtunnel/subjects/rate.ts",
     from: "pathRate.startBytesPerS = BEFORE_SHARE * this.#before;",
     to: "pathRate.startBytesPerS = 0;",
-    tests: [SIM],
+    tests: SIM,
     note: "bulk comes to another path at any rate, and its full queue looks like the path's length",
   },
   {
@@ -122,14 +123,14 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     file: "src/session/oxtunnel/sessions.ts",
     from: "if (this.#s.table.initiator[burst.session[row]] === 1) return;",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "a client's path goes on through the door that a datagram came through",
   },
   {
     file: "src/session/oxtunnel/subjects/path_ids.ts",
     from: "if (this.#owner.isClosing) return false;",
     to: "",
-    tests: [SIM],
+    tests: SIM,
     note: "a path is opened before the other end hears that another one has left its place",
   },
   {
@@ -138,5 +139,12 @@ export const SESSION_PATH_ROWS: readonly Mutation[] = [
     to: "",
     tests: ["tests/unit/batch_test.ts"],
     note: "short packets that wait are lost when their session gets another path",
+  },
+  {
+    file: "src/client.ts",
+    from: "if (door > DOOR_MAX || (this.#doors >> door & 1) === 0) local[at + 3] = 0;",
+    to: "if (door > DOOR_MAX) local[at + 3] = 0;",
+    tests: ["tests/sim/path_test.ts"],
+    note: "an address that ends in ::2 is taken for a door",
   },
 ];

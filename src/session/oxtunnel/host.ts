@@ -10,9 +10,6 @@ import type { Shared } from "../shared.ts";
 import type { Timers } from "../timers.ts";
 import type { TicketKeys } from "./tickets.ts";
 
-/** Paths of all sessions beside their first: each has some kilobytes, and rows for its ids. */
-const FURTHER_PATHS_MAX = 1024;
-
 /** The session that `forget` ends. */
 interface Ending {
   readonly row: number;
@@ -32,13 +29,14 @@ export class OxHost {
   /** Classes whose packets go on a second path too, bit c for CLASS_* c, where the other end does not say. */
   copiedClasses = 1 << CLASS_GAME | 1 << CLASS_VOICE;
   /** Further paths that all sessions together may still have. */
-  furtherPathsLeft = FURTHER_PATHS_MAX;
+  furtherPathsLeft: number;
   readonly #outbox: Outbox;
 
-  constructor(shared: Shared, outbox: Outbox, tickets: TicketKeys | undefined) {
+  constructor(shared: Shared, outbox: Outbox, tickets: TicketKeys | undefined, furtherPaths: number) {
     this.shared = shared;
     this.timers = shared.timers;
     this.tickets = tickets;
+    this.furtherPathsLeft = furtherPaths;
     this.#outbox = outbox;
   }
 

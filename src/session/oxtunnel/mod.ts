@@ -41,7 +41,7 @@ export class Oxtunnel implements Protocol {
     this.#s = shared;
     const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
-    this.#host = new OxHost(shared, outbox, this.tickets);
+    this.#host = new OxHost(shared, outbox, this.tickets, options.furtherPaths);
     const repairs = options.repair && new Repairs(options.repair, shared.metrics);
     const { datagramAead, rates, headerContexts } = options;
     const budget = headerContexts === undefined ? undefined : new ContextBudget(headerContexts);

@@ -76,6 +76,8 @@ export interface OxtunnelOptions {
   /** FEATURE_* bits that this end has, and those that it does not have for the peer. */
   features: number;
   withheld: (peer: number) => number;
+  /** Paths that all sessions together may have beside their first. */
+  furtherPaths: number;
   /** This end's parameters for the peer in every handshake, beside features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
   /** Largest inner packet of this end, bytes. */

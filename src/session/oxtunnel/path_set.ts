@@ -18,7 +18,7 @@ import { PathStatuses, type PathStatusOwner } from "./subjects/path_status.ts";
 import type { Reliable, ReliableSubject } from "./subjects/reliable.ts";
 
 /** Paths of a session at a time, the first included. */
-const LIVE_MAX = 4;
+export const LIVE_MAX = 4;
 /** Silence: so many pings without an answer, and no less than a round trip. */
 const SILENT_PINGS = 3;
 /** How often figures are looked at while packets go, and each path is asked while the session is used and while it is not. */

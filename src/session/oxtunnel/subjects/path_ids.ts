@@ -22,8 +22,9 @@ import type { SessionContext } from "./subject.ts";
 
 /** Ids of a path that the other end has not used yet, at first its only ones. */
 const SPARES = 2;
-/** Ids of a path that are good at a time; and that it has in all: an end that has used all closes the path. */
-const GOOD_MAX = 4, EVER = 64;
+/** Ids of a path that are good at a time; and that it has in all: after these its address changes no more. */
+export const GOOD_MAX = 4;
+const EVER = 64;
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + 8 + 4 * CONNECTION_IDS_MAX;
 
 /** Both ends' ids of one path. */
