@@ -16,6 +16,20 @@ const SECOND_US = 1_000_000;
 /** Where the client is: on its first network, and on its second. */
 export const FIRST = "198.51.100.7:5555", SECOND = "203.0.113.9:7777", RELAY = "192.0.2.1:4433";
 
+/** A client of OxTunnel and its relay; SECOND is behind the client's door 1, which is not open yet. */
+export function inTwoNetworks(
+  seed: number,
+  ofClient: Partial<TunnelOptions> = {},
+  ofRelay: Partial<TunnelOptions> = {},
+) {
+  const world = new World(seed);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ...ofRelay, ipv4: "10.66.0.1" });
+  const client = world.client(FIRST, server, { ...ofClient, ipv4: "10.66.0.2" });
+  client.doors.set(1, SECOND);
+  return { world, client, server };
+}
+
 export interface PathsGame {
   seconds?: number;
   seed?: number;
@@ -61,11 +75,7 @@ export function playPaths(
     ...on
   }: PathsGame = {},
 ): PathsOutcome {
-  const world = new World(seed);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1", ...options });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2", ...options });
-  client.doors.set(1, SECOND);
+  const { world, client, server } = inTwoNetworks(seed, options, options);
   if (copied !== undefined) client.core.setCopied(copied);
   if (hasSecond) client.core.addDoor(1, false, world.nowUs);
   client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4))], trafficClass);

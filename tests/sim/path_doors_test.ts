@@ -8,7 +8,7 @@ import { furtherPaths, sessionRows } from "../../src/tunnel_options.ts";
 import { Path } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { udpPacket } from "../kit/packets.ts";
-import { FIRST, RELAY, SECOND } from "../kit/two_networks.ts";
+import { FIRST, inTwoNetworks, RELAY, SECOND } from "../kit/two_networks.ts";
 import { World } from "../kit/world.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -42,11 +42,7 @@ Deno.test(`paths: with an end of before, or switched off, there is one path, and
 });
 
 Deno.test(`paths: doors that open and close leave nothing behind, and numbers are used once (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client, server } = inTwoNetworks(SEED);
   client.send(up());
   world.runFor(SECOND_US);
   const rows = () =>
@@ -88,10 +84,7 @@ Deno.test("paths: what a small relay's sessions take for paths leaves the rows o
 });
 
 Deno.test(`paths: doors that take the places of others have paths of their own (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const { world, client, server } = inTwoNetworks(SEED);
   for (let door = 1; door <= 6; door++) client.doors.set(door, `203.0.113.${door}:7777`);
   for (let door = 1; door <= 3; door++) client.core.addDoor(door, false, world.nowUs);
   client.send(up());
@@ -110,10 +103,7 @@ Deno.test(`paths: doors that take the places of others have paths of their own (
 });
 
 Deno.test(`paths: a door that leads to another network is asked under other ids, and used when it has answered (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const { world, client, server } = inTwoNetworks(SEED);
   const addressOf = new Map<string, string>();
   let isAnswering = true;
   world.tap = (from, to, bytes) => {
@@ -145,11 +135,7 @@ Deno.test(`paths: a door that leads to another network is asked under other ids,
 });
 
 Deno.test(`paths: nothing is said on a path whose door leads to a network that has not answered (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client } = inTwoNetworks(SEED);
   client.core.addDoor(1, false, world.nowUs);
   client.send(up());
   world.runFor(2 * SECOND_US);
@@ -175,11 +161,7 @@ Deno.test(`paths: nothing is said on a path whose door leads to a network that h
 });
 
 Deno.test(`paths: a path stays at its door, whichever one a datagram came through (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client, server } = inTwoNetworks(SEED);
   client.core.addDoor(1, false, world.nowUs);
   client.send(up());
   world.runFor(2 * SECOND_US);
@@ -201,10 +183,7 @@ Deno.test(`paths: a path stays at its door, whichever one a datagram came throug
 });
 
 Deno.test(`paths: what was asked for in vain from one network is not asked under that id from the next (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const { world, client } = inTwoNetworks(SEED);
   const networkOf = new Map<string, string>();
   world.tap = (from, _to, bytes) => {
     if (bytes[0] >= 0x80 || from === FIRST || from === RELAY) return bytes;
@@ -228,10 +207,7 @@ Deno.test(`paths: what was asked for in vain from one network is not asked under
 });
 
 Deno.test(`paths: four at a time, each with its own sizes and round trips (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
+  const { world, client, server } = inTwoNetworks(SEED);
   const ways = new Map<string, Path>([[FIRST, new Path(10_000)]]);
   for (let door = 1; door <= 5; door++) {
     const at = `203.0.113.${door}:7777`;

@@ -21,7 +21,7 @@ import { Bottleneck, burstLoss, jitter, Path, type PathModel, randomLoss } from 
 import { sessionOf } from "../kit/inside.ts";
 import { udpPacket } from "../kit/packets.ts";
 import { queueOptions } from "../kit/queue_options.ts";
-import { FIRST, gaps, playPaths, RELAY, residual, SECOND } from "../kit/two_networks.ts";
+import { FIRST, gaps, inTwoNetworks, playPaths, RELAY, residual, SECOND } from "../kit/two_networks.ts";
 import type { Random } from "../kit/random.ts";
 import { type Host, World } from "../kit/world.ts";
 
@@ -138,11 +138,7 @@ Deno.test(`paths: a path that comes back is used again, and what is metered gets
   assertEquals(pathSet.real, row, "the first is the shorter one");
   assertGreater(both.client.metrics.get("copies_sent"), 500);
 
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client, server } = inTwoNetworks(SEED);
   const [long, short] = [new Path(60_000), new Path(5_000)];
   world.pathOf = (from, to) => from === SECOND || to === SECOND ? short : long;
   client.core.addDoor(1, true, world.nowUs);
@@ -248,11 +244,7 @@ Deno.test(`paths: keys are renewed and the session goes on while the first path 
 });
 
 Deno.test(`paths: the limits of a path hold without waiting for the next look at its figures (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client, server } = inTwoNetworks(SEED);
   client.core.addDoor(1, false, world.nowUs);
   client.send(up());
   world.runFor(2 * SECOND_US);
@@ -293,11 +285,7 @@ Deno.test(`paths: the rate that bulk finds is of the network that it goes to (se
 });
 
 Deno.test(`paths: a second path that nothing goes on costs 2 kbit/s at most (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2" });
-  client.doors.set(1, SECOND);
+  const { world, client } = inTwoNetworks(SEED);
   client.core.addDoor(1, false, world.nowUs);
   client.send(up());
   world.runFor(3 * SECOND_US);
@@ -316,14 +304,7 @@ Deno.test(`paths: a second path that nothing goes on costs 2 kbit/s at most (see
 });
 
 Deno.test(`paths: the rate of the path that bulk takes is found, and anew on another (seed ${SEED})`, () => {
-  const world = new World(SEED);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1" });
-  const client = world.client(FIRST, server, {
-    ipv4: "10.66.0.2",
-    queues: queueOptions({ findsRates: true }),
-  });
-  client.doors.set(1, SECOND);
+  const { world, client } = inTwoNetworks(SEED, { queues: queueOptions({ findsRates: true }) });
   client.core.addDoor(1, false, world.nowUs);
   client.send(up());
   world.runFor(2 * SECOND_US);
